@@ -1,0 +1,1 @@
+//! May this go ahead: permits and limits.

@@ -1,0 +1,1 @@
+//! Builds the parts in floor order and runs them.

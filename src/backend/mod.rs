@@ -1,0 +1,1 @@
+//! Connections to Redis nodes, and the ledger that counts them.

@@ -1,0 +1,1 @@
+//! What each Redis command means to a proxy.

@@ -1,0 +1,1 @@
+//! One client: read, plan, act, answer in order.
