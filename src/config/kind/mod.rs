@@ -1,0 +1,117 @@
+//! The kinds of values that settings have: what each accepts and how it reads it.
+
+mod address;
+mod number;
+mod password;
+mod text;
+
+pub(super) use address::{HostPort, Listen, ListenOrOff};
+pub(super) use number::{Count, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, Size, Time};
+pub(super) use password::{OptionalPassword, Password};
+pub(super) use text::{Choice, Filter, OptionalText, Switch};
+
+use std::path::Path;
+
+use toml::de::DeValue;
+
+/// What values may refer to outside the file.
+#[derive(Clone, Copy)]
+pub struct Sources<'a> {
+    /// Looks up an environment variable.
+    pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// What relative paths are relative to: the directory of the file.
+    pub directory: &'a Path,
+}
+
+impl Sources<'_> {
+    /// No environment, and the working directory.
+    pub fn none() -> Sources<'static> {
+        Sources {
+            environment: &|_| None,
+            directory: Path::new(""),
+        }
+    }
+}
+
+/// How one setting's values are read.
+pub(super) trait Kind {
+    /// What it reads them into.
+    type Value;
+
+    /// What it accepts, to follow the word "expected".
+    fn accepts(&self) -> String;
+
+    /// Reads a value, or says what was expected and what was found.
+    fn read(&self, found: &Found<'_>) -> Result<Self::Value, String>;
+
+    /// The value of a setting that nobody gave and that has no default.
+    fn absent(&self) -> Option<Self::Value> {
+        None
+    }
+
+    /// Endings of the key under which it may be given.
+    fn forms(&self) -> &'static [&'static str] {
+        &[""]
+    }
+}
+
+/// [`Kind::accepts`] of a kind that reads values of the type `V`.
+pub(super) fn accepts<V>(kind: &dyn Kind<Value = V>) -> String {
+    kind.accepts()
+}
+
+/// [`Kind::forms`] of a kind that reads values of the type `V`.
+pub(super) fn forms<V>(kind: &dyn Kind<Value = V>) -> &'static [&'static str] {
+    kind.forms()
+}
+
+/// A value as found in the file, for a kind to read.
+pub(super) struct Found<'a> {
+    pub(super) value: &'a DeValue<'a>,
+    /// Which ending of the key it was given under: one of [`Kind::forms`].
+    pub(super) form: &'a str,
+    pub(super) sources: Sources<'a>,
+}
+
+impl<'a> Found<'a> {
+    pub(super) fn new(value: &'a DeValue<'a>, form: &'a str, sources: Sources<'a>) -> Found<'a> {
+        Found {
+            value,
+            form,
+            sources,
+        }
+    }
+
+    /// "expected …, found …".
+    fn not(&self, expected: &str) -> String {
+        format!("expected {expected}, found {}", describe(self.value))
+    }
+}
+
+/// A value as it is quoted in a mistake.
+pub(super) fn describe(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => quote(text),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.as_str().to_owned(),
+        DeValue::Boolean(switch) => switch.to_string(),
+        DeValue::Datetime(_) => "a date".to_owned(),
+        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Table(_) => "a section".to_owned(),
+    }
+}
+
+/// A text in quotes, cut where it gets long. An address with an `@` may hold a
+/// password (`redis://user:password@host`), so what stands before it is hidden.
+fn quote(text: &str) -> String {
+    const SHOWN_MAX: usize = 60;
+    let text = match text.rsplit_once('@') {
+        Some((_, after)) => format!("…@{after}"),
+        None => text.to_owned(),
+    };
+    if text.chars().count() <= SHOWN_MAX {
+        return format!("{text:?}");
+    }
+    let start: String = text.chars().take(SHOWN_MAX).collect();
+    format!("{:?}", start + "…")
+}

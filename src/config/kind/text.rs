@@ -1,0 +1,92 @@
+//! Switches, choices and free text.
+
+use toml::de::DeValue;
+use tracing_subscriber::EnvFilter;
+
+use super::{Found, Kind};
+
+/// On or off.
+pub(in crate::config) struct Switch;
+
+impl Kind for Switch {
+    type Value = bool;
+
+    fn accepts(&self) -> String {
+        "true or false".to_owned()
+    }
+
+    fn read(&self, found: &Found<'_>) -> Result<bool, String> {
+        found
+            .value
+            .as_bool()
+            .ok_or_else(|| found.not(&self.accepts()))
+    }
+}
+
+/// One of a few words.
+pub(in crate::config) struct Choice<T: 'static>(pub(in crate::config) &'static [(&'static str, T)]);
+
+impl<T: Copy> Kind for Choice<T> {
+    type Value = T;
+
+    fn accepts(&self) -> String {
+        let words: Vec<String> = self.0.iter().map(|(word, _)| format!("{word:?}")).collect();
+        match words.split_last() {
+            Some((last, others)) if !others.is_empty() => {
+                format!("{} or {last}", others.join(", "))
+            }
+            _ => words.concat(),
+        }
+    }
+
+    fn read(&self, found: &Found<'_>) -> Result<T, String> {
+        let chosen = found.value.as_str();
+        self.0
+            .iter()
+            .find(|(word, _)| Some(*word) == chosen)
+            .map(|(_, value)| *value)
+            .ok_or_else(|| found.not(&self.accepts()))
+    }
+}
+
+/// A text that may be left out, but not empty.
+pub(in crate::config) struct OptionalText;
+
+impl Kind for OptionalText {
+    type Value = Option<String>;
+
+    fn accepts(&self) -> String {
+        "a text that is not empty".to_owned()
+    }
+
+    fn read(&self, found: &Found<'_>) -> Result<Option<String>, String> {
+        match found.value {
+            DeValue::String(text) if !text.is_empty() => Ok(Some(text.to_string())),
+            _ => Err(found.not(&self.accepts())),
+        }
+    }
+
+    fn absent(&self) -> Option<Option<String>> {
+        Some(None)
+    }
+}
+
+/// Log levels: one for all, and others for named modules.
+pub(in crate::config) struct Filter;
+
+impl Kind for Filter {
+    type Value = String;
+
+    fn accepts(&self) -> String {
+        "a log filter such as \"info\" or \"info,weir::backend=debug\"".to_owned()
+    }
+
+    fn read(&self, found: &Found<'_>) -> Result<String, String> {
+        found
+            .value
+            .as_str()
+            .filter(|text| !text.trim().is_empty() && EnvFilter::try_new(text).is_ok())
+            .map(str::to_owned)
+            .ok_or_else(|| found.not(&self.accepts()))
+    }
+}

@@ -1,0 +1,19 @@
+//! The sections of the file, one per file, each setting defined once.
+
+mod admin;
+mod auth;
+mod backend;
+mod clients;
+mod log;
+mod process;
+mod route;
+mod timeouts;
+
+pub use admin::Admin;
+pub use auth::{Auth, AuthMode, User};
+pub use backend::{Backend, OnLoss};
+pub use clients::Clients;
+pub use log::{Log, LogFormat};
+pub use process::Process;
+pub use route::Route;
+pub use timeouts::Timeouts;
