@@ -1,0 +1,155 @@
+//! The real `weir` binary, run as a user runs it.
+
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, ExitStatus};
+
+use super::process::Process;
+use super::{RawClient, RedisServer, ReservedPort, http};
+
+/// A running `weir`, on free ports, killed when dropped.
+#[derive(Debug)]
+pub struct WeirProcess {
+    process: Process,
+    listen: ReservedPort,
+    admin: ReservedPort,
+    _config: Option<tempfile::TempDir>,
+}
+
+impl WeirProcess {
+    /// Weir with its defaults in front of `redis`.
+    pub fn in_front_of(redis: &RedisServer) -> Self {
+        Self::with_args(redis, &[])
+    }
+
+    /// Weir in front of `redis` with more arguments, such as `&["--workers", "1"]`.
+    pub fn with_args(redis: &RedisServer, arguments: &[&str]) -> Self {
+        let (listen, admin) = (ReservedPort::new(), ReservedPort::new());
+        let mut command = binary();
+        command
+            .args(["--listen", &listen.address().to_string()])
+            .args(["--admin", &admin.address().to_string()])
+            .args(["--backend", &redis.address().to_string()])
+            .args(arguments);
+        Self::start(command, listen, admin, None)
+    }
+
+    /// Weir with a config file. In its text `{listen}` and `{admin}` stand for the addresses
+    /// of the free ports taken for this process, `{backend}` for the address of `redis`.
+    pub fn with_config(redis: &RedisServer, config: &str) -> Self {
+        let (listen, admin) = (ReservedPort::new(), ReservedPort::new());
+        let config = config
+            .replace("{listen}", &listen.address().to_string())
+            .replace("{admin}", &admin.address().to_string())
+            .replace("{backend}", &redis.address().to_string());
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("weir.toml");
+        std::fs::write(&path, config).expect("a config file");
+        let mut command = binary();
+        command.arg("--config").arg(path);
+        Self::start(command, listen, admin, Some(directory))
+    }
+
+    fn start(
+        mut command: Command,
+        listen: ReservedPort,
+        admin: ReservedPort,
+        config: Option<tempfile::TempDir>,
+    ) -> Self {
+        let address = listen.address();
+        let mut process = Process::spawn("weir", &mut command);
+        process.wait_until("accepts clients", |_| TcpStream::connect(address).is_ok());
+        Self {
+            process,
+            listen,
+            admin,
+            _config: config,
+        }
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.listen.address()
+    }
+
+    /// Where the operator looks.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// A new client of this Weir.
+    pub fn client(&self) -> RawClient {
+        RawClient::connect(self.address())
+    }
+
+    /// What Weir has logged so far.
+    pub fn log(&self) -> String {
+        self.process.output()
+    }
+
+    /// Waits until the log contains `text`.
+    pub fn wait_for_log(&mut self, text: &str) {
+        self.process
+            .wait_until(&format!("logs {text:?}"), |log| log.contains(text));
+    }
+
+    /// `GET path` on the admin address: status and body.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        http::get(self.admin_address(), path)
+    }
+
+    /// The metrics page.
+    pub fn metrics(&self) -> String {
+        let (status, body) = self.get("/metrics");
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
+    /// The sum of all series of the metric `name` whose labels contain every one of `labels`
+    /// (each as `key="value"`); 0 if there is none.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        self.metrics()
+            .lines()
+            .filter(|line| line.starts_with(name))
+            .filter(|line| matches!(line.as_bytes().get(name.len()), Some(b' ' | b'{')))
+            .filter(|line| labels.iter().all(|label| line.contains(label)))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Resident memory in bytes, as the kernel counts it.
+    pub fn resident_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line
+            .and_then(|line| line.trim().strip_suffix(" kB"))
+            .expect("VmRSS");
+        kib.trim().parse::<usize>().expect("a number") * 1024
+    }
+
+    /// Sends a signal, such as `libc::SIGHUP`.
+    pub fn signal(&mut self, signal: i32) {
+        self.process.signal(signal);
+    }
+
+    /// SIGTERM, then waits until Weir has ended by itself.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.process.signal(libc::SIGTERM);
+        self.process.wait()
+    }
+
+    /// Waits until Weir has ended by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.process.wait()
+    }
+}
+
+/// The binary under test, ready for arguments; for tests of the command line itself.
+pub fn binary() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_weir"))
+}
