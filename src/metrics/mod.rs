@@ -1,1 +1,25 @@
-//! What is counted.
+//! What is counted, and how it is read.
+//!
+//! Every (worker, route) pair owns one [`WorkerMetrics`]. The worker writes it
+//! without a lock and without an atomic read-modify-write; whoever answers a
+//! scrape reads it from another thread and adds the workers up. [`Metrics`]
+//! hands the parts out, [`Exposition`] writes the Prometheus text format.
+//!
+//! Always true: a counter never goes down, a series is never added while the
+//! process runs (labels are the configured routes and the reasons of
+//! [`reason`]), and the cost of counting does not depend on who reads.
+
+mod counter;
+mod exposition;
+mod families;
+mod histogram;
+pub mod reason;
+mod registry;
+mod worker;
+
+pub use counter::{Counter, CountersBy, Gauge};
+pub use exposition::{CONTENT_TYPE, Exposition, Kind, SERIES_MAX, Value};
+pub use histogram::{BUCKETS, Histogram, HistogramSnapshot};
+pub use reason::{CloseReason, ErrorCause, Reason, RefusedReason, ShedLimit};
+pub use registry::Metrics;
+pub use worker::WorkerMetrics;

@@ -1,0 +1,141 @@
+//! What one worker counts for one route.
+
+use super::counter::{Counter, CountersBy, Gauge};
+use super::histogram::Histogram;
+use super::reason::{CloseReason, ErrorCause, RefusedReason, ShedLimit};
+
+/// The counters of one worker for one route.
+///
+/// The worker alone writes them (see [`Counter`]), anybody may read them. The
+/// alignment keeps two workers' counters off one cache line, and off the pair
+/// of lines that a processor fetches together.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WorkerMetrics {
+    /// Commands that arrived whole, answered by Redis or by Weir.
+    pub commands: Counter,
+    /// Replies written to clients that came from Redis.
+    pub replies: Counter,
+    /// Replies written to clients that Weir made itself, errors included.
+    pub local_replies: Counter,
+    /// Bytes read from clients.
+    pub bytes_in: Counter,
+    /// Bytes written to clients.
+    pub bytes_out: Counter,
+    /// Bytes read from nodes.
+    pub backend_bytes_in: Counter,
+    /// Bytes written to nodes.
+    pub backend_bytes_out: Counter,
+    /// Times a worker's write buffer for a node was flushed; commands sent to
+    /// nodes divided by this is the depth of batching.
+    pub flushes: Counter,
+    /// System calls that read from clients' sockets.
+    pub client_reads: Counter,
+    /// System calls that wrote to clients' sockets.
+    pub client_writes: Counter,
+    /// System calls that read from nodes' sockets.
+    pub backend_reads: Counter,
+    /// System calls that wrote to nodes' sockets.
+    pub backend_writes: Counter,
+    /// Commands sent to nodes, repeated ones included.
+    pub backend_commands: Counter,
+    /// Commands sent over another worker's connection.
+    pub handed_over: Counter,
+    /// Commands sent to a node again after their connection was lost.
+    pub retries: Counter,
+    /// Replies of nodes that nobody waited for any more: their command had
+    /// been answered at its deadline, or its client had gone.
+    pub late_replies: Counter,
+
+    /// Commands sent to nodes whose reply has not come.
+    pub commands_in_flight: Gauge,
+    /// Commands that wait in front of a node.
+    pub commands_waiting: Gauge,
+    /// Bytes of requests and replies held in memory for clients.
+    pub buffered_bytes: Gauge,
+    /// Clients that hold a lease.
+    pub leases_held: Gauge,
+    /// Clients that wait for a lease.
+    pub leases_waiting: Gauge,
+    /// Leases given out.
+    pub leases_granted: Counter,
+
+    /// Clients that connected, refused ones included.
+    pub clients_accepted: Counter,
+    /// Clients connected now, refused ones that have not left included.
+    pub clients_connected: Gauge,
+    /// Clients not taken in, by why.
+    pub clients_refused: CountersBy<RefusedReason, { RefusedReason::COUNT }>,
+    /// Clients whose connection ended, by why.
+    pub clients_closed: CountersBy<CloseReason, { CloseReason::COUNT }>,
+    /// Errors that Weir itself answered with, by cause.
+    pub errors: CountersBy<ErrorCause, { ErrorCause::COUNT }>,
+    /// Commands refused because of a limit, by limit. Each is also one of [`errors`](Self::errors).
+    pub shed: CountersBy<ShedLimit, { ShedLimit::COUNT }>,
+
+    /// Weir's own share of a command's time: from its last byte read to its
+    /// reply written, without the node's share.
+    pub own_time: Histogram,
+    /// The node's share: from the command written to its reply read.
+    pub backend_time: Histogram,
+    /// How long clients waited for a lease that they got.
+    pub lease_wait: Histogram,
+}
+
+impl WorkerMetrics {
+    /// A client connected. For the owner only.
+    pub fn client_opened(&self) {
+        self.clients_accepted.inc();
+        self.clients_connected.inc();
+    }
+
+    /// A client's connection ended. For the owner only.
+    pub fn client_closed(&self, reason: CloseReason) {
+        self.clients_connected.dec();
+        self.clients_closed[reason].inc();
+    }
+
+    /// A command was answered with an error of Weir's own. For the owner only.
+    pub fn error(&self, cause: ErrorCause) {
+        self.errors[cause].inc();
+    }
+
+    /// A command was answered with an error because of a limit; counts both.
+    /// For the owner only.
+    pub fn shed(&self, cause: ErrorCause, limit: ShedLimit) {
+        self.errors[cause].inc();
+        self.shed[limit].inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_workers_share_no_cache_line() {
+        assert_eq!(align_of::<WorkerMetrics>(), 128);
+        assert_eq!(size_of::<WorkerMetrics>() % 128, 0);
+    }
+
+    #[test]
+    fn a_closed_client_is_no_longer_connected() {
+        let metrics = WorkerMetrics::default();
+        metrics.client_opened();
+        metrics.client_opened();
+        metrics.client_closed(CloseReason::Idle);
+        assert_eq!(metrics.clients_accepted.get(), 2);
+        assert_eq!(metrics.clients_connected.get(), 1);
+        assert_eq!(metrics.clients_closed[CloseReason::Idle].get(), 1);
+        assert_eq!(metrics.clients_closed.sum(), 1);
+    }
+
+    #[test]
+    fn what_is_shed_is_also_an_error() {
+        let metrics = WorkerMetrics::default();
+        metrics.shed(ErrorCause::LeaseQueue, ShedLimit::LeaseQueue);
+        metrics.error(ErrorCause::Protocol);
+        assert_eq!(metrics.errors.sum(), 2);
+        assert_eq!(metrics.shed.sum(), 1);
+    }
+}
