@@ -1,1 +1,17 @@
-//! Sockets: listening, accepting, dialling, options.
+//! Sockets: listening, accepting, dialling, and what the kernel is told about them.
+//!
+//! Nothing here knows Redis. Listeners are plain sockets of the standard
+//! library, not tokio's: one thread accepts for all workers, and a socket is
+//! registered only with the runtime of the worker that it is given to.
+
+mod accept;
+mod descriptors;
+mod dial;
+mod listen;
+mod tune;
+
+pub use accept::{AcceptFault, accept_fault, least_loaded};
+pub use descriptors::{DescriptorError, REFUSED_CLIENTS, check_descriptors, needed};
+pub use dial::{DialError, DialOptions, dial};
+pub use listen::{ListenOptions, listen};
+pub use tune::{TuneOptions, peer_is_loopback, tune_client};
