@@ -1,0 +1,633 @@
+//! Where a reply ends.
+
+use std::fmt;
+
+use super::number::{Decimal, whole_length};
+
+/// How many aggregates may be open within each other. Redis nests a few, what a
+/// script returns perhaps some dozen; beyond this the peer is not to be trusted.
+pub const DEPTH_MAX: usize = 512;
+
+/// Follows the replies of a connection through the pieces they arrive in.
+///
+/// It reads RESP2 and RESP3, streamed types included, without recursion and
+/// without keeping any bytes. Between replies, and within flat ones, it owns no
+/// memory beyond itself. What is inside a line (`+`, `-`, `:`, `,`, `#`, `(`,
+/// `_`) is the client's business; lengths are not.
+///
+/// After an error it is of no further use, nor is the connection: nobody knows
+/// where the next reply begins.
+#[derive(Clone, Debug)]
+pub struct ReplyScanner {
+    state: State,
+    /// The innermost open aggregate.
+    level: Level,
+    /// The aggregates around it, outermost first; the root is not among them.
+    outer: Vec<Level>,
+    depth_max: usize,
+    /// Some bytes of a reply have come, but not its last.
+    within: bool,
+}
+
+/// What one piece brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplyFed {
+    /// How many bytes of the piece belong to this reply; all unless `complete`.
+    pub consumed: usize,
+    /// The reply's end was reached.
+    pub complete: bool,
+}
+
+/// Why replies cannot be framed any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyError {
+    /// No value begins with this byte, or not here.
+    UnknownType {
+        /// The byte that was found.
+        got: u8,
+    },
+    /// What stands behind this type byte is not a length it can have.
+    InvalidLength {
+        /// The byte that names the type.
+        kind: u8,
+    },
+    /// A header or a string is not followed by CRLF.
+    MissingLineEnd,
+    /// More than [`DEPTH_MAX`] aggregates within each other.
+    TooDeep,
+    /// The end of a streamed aggregate where none is open, or between a key and
+    /// its value.
+    UnexpectedStreamEnd,
+}
+
+/// What the next byte belongs to.
+#[derive(Clone, Copy, Debug, Default)]
+enum State {
+    /// The first byte of a value.
+    #[default]
+    Type,
+    /// What is behind a type byte, up to its CR: a number or a lone `?`.
+    Header {
+        kind: u8,
+        number: Decimal,
+        streamed: bool,
+    },
+    /// The newline of a header.
+    HeaderEnd { kind: u8, length: Length },
+    /// A line without a length, up to CRLF.
+    Line { seen_cr: bool },
+    /// The bytes of a string; CRLF comes behind them.
+    Bulk { left: u64, chunk: bool },
+    /// The CRLF behind a string.
+    BulkEnd { seen_cr: bool, chunk: bool },
+    /// The first byte of the next chunk of a streamed string.
+    Chunk,
+}
+
+/// What a header says about the size of its value.
+#[derive(Clone, Copy, Debug)]
+enum Length {
+    Of(u64),
+    Null,
+    Streamed,
+}
+
+/// One open aggregate.
+#[derive(Clone, Copy, Debug, Default)]
+struct Level {
+    /// Values still to come, where they are counted.
+    left: u64,
+    kind: LevelKind,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum LevelKind {
+    /// Not within any aggregate.
+    #[default]
+    Root,
+    /// An array, set, push or map of so many values.
+    Counted,
+    /// A counted map that comes before a value and belongs to it.
+    Attribute,
+    /// An array or set that ends with `.`.
+    Streamed,
+    /// A map that ends with `.`; `left` is 1 while a value is due.
+    StreamedMap,
+}
+
+/// Whether a step ended the reply.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reply {
+    Complete,
+    GoesOn,
+}
+
+impl Default for ReplyScanner {
+    fn default() -> Self {
+        Self::with_depth_max(DEPTH_MAX)
+    }
+}
+
+impl ReplyScanner {
+    /// A scanner that refuses replies nested deeper than `depth_max` aggregates.
+    pub(super) fn with_depth_max(depth_max: usize) -> Self {
+        Self {
+            state: State::Type,
+            level: Level::default(),
+            outer: Vec::new(),
+            depth_max,
+            within: false,
+        }
+    }
+
+    /// Takes bytes up to the end of one top-level reply. An attribute belongs to
+    /// the reply it precedes; a push is a reply of its own.
+    ///
+    /// # Errors
+    /// When the bytes are not RESP; see [`ReplyError`].
+    #[inline]
+    pub fn feed(&mut self, chunk: &[u8]) -> Result<ReplyFed, ReplyError> {
+        if !self.within
+            && let Some(consumed) = whole_scalar(chunk)
+        {
+            return Ok(ReplyFed {
+                consumed,
+                complete: true,
+            });
+        }
+        self.feed_on(chunk)
+    }
+
+    /// True between replies.
+    #[inline]
+    pub fn at_boundary(&self) -> bool {
+        !self.within
+    }
+
+    fn feed_on(&mut self, chunk: &[u8]) -> Result<ReplyFed, ReplyError> {
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            self.within = true;
+            let (consumed, reply) = self.step(rest)?;
+            rest = &rest[consumed..];
+            if reply == Reply::Complete {
+                self.within = false;
+                return Ok(ReplyFed {
+                    consumed: chunk.len() - rest.len(),
+                    complete: true,
+                });
+            }
+        }
+        Ok(ReplyFed {
+            consumed: chunk.len(),
+            complete: false,
+        })
+    }
+
+    /// Takes some bytes of what is not empty: how many, and if they end the reply.
+    #[inline]
+    fn step(&mut self, rest: &[u8]) -> Result<(usize, Reply), ReplyError> {
+        match self.state {
+            State::Type => self.value(rest),
+            State::Header {
+                kind,
+                number,
+                streamed,
+            } => {
+                self.state = header_byte(kind, number, streamed, rest[0])?;
+                Ok((1, Reply::GoesOn))
+            }
+            State::HeaderEnd { kind, length } => match rest[0] {
+                b'\n' => Ok((1, self.begin(kind, length)?)),
+                _ => Err(ReplyError::MissingLineEnd),
+            },
+            State::Line { seen_cr: true } if rest[0] == b'\n' => Ok((1, self.end_value())),
+            State::Line { .. } => Ok(match behind_line(rest) {
+                Some(consumed) => (consumed, self.end_value()),
+                None => {
+                    self.state = State::Line {
+                        seen_cr: rest.last() == Some(&b'\r'),
+                    };
+                    (rest.len(), Reply::GoesOn)
+                }
+            }),
+            State::Bulk { left, chunk } => {
+                let consumed = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
+                self.expect_bulk(left - consumed as u64, chunk);
+                Ok((consumed, Reply::GoesOn))
+            }
+            State::BulkEnd { seen_cr, chunk } => match (seen_cr, rest[0], chunk) {
+                (false, b'\r', _) => {
+                    self.state = State::BulkEnd {
+                        seen_cr: true,
+                        chunk,
+                    };
+                    Ok((1, Reply::GoesOn))
+                }
+                (true, b'\n', false) => Ok((1, self.end_value())),
+                (true, b'\n', true) => {
+                    self.state = State::Chunk;
+                    Ok((1, Reply::GoesOn))
+                }
+                _ => Err(ReplyError::MissingLineEnd),
+            },
+            State::Chunk if rest[0] == b';' => {
+                self.state = new_header(b';');
+                Ok((1, Reply::GoesOn))
+            }
+            State::Chunk => Err(ReplyError::UnknownType { got: rest[0] }),
+        }
+    }
+
+    /// Takes a value if it is simple and wholly there, else the beginning of one.
+    #[inline]
+    fn value(&mut self, rest: &[u8]) -> Result<(usize, Reply), ReplyError> {
+        if let Some(consumed) = whole_scalar(rest) {
+            return Ok((consumed, self.end_value()));
+        }
+        match rest[0] {
+            kind @ (b'$' | b'*' | b'%' | b'~' | b'>' | b'|' | b'=' | b'!') => {
+                if let Some((len, consumed)) = whole_length(rest, 1) {
+                    return Ok((consumed, self.begin(kind, Length::Of(len))?));
+                }
+                self.state = new_header(kind);
+            }
+            b'.' => self.state = new_header(b'.'),
+            b'+' | b'-' | b':' | b',' | b'_' | b'#' | b'(' => {
+                self.state = State::Line { seen_cr: false };
+            }
+            got => return Err(ReplyError::UnknownType { got }),
+        }
+        Ok((1, Reply::GoesOn))
+    }
+
+    /// Acts on a header that is complete.
+    fn begin(&mut self, kind: u8, length: Length) -> Result<Reply, ReplyError> {
+        // A length is at most `i64::MAX`, so twice as many values can be counted.
+        match (kind, length) {
+            (b'.', _) => return self.end_stream(),
+            (b'$' | b'=' | b'!', Length::Of(len)) => self.expect_bulk(len, false),
+            (b'$', Length::Streamed) => self.state = State::Chunk,
+            (b';', Length::Of(len @ 1..)) => self.expect_bulk(len, true),
+            (b'*' | b'~' | b'>', Length::Of(left @ 1..)) => {
+                self.open(Level {
+                    left,
+                    kind: LevelKind::Counted,
+                })?;
+            }
+            (b'%', Length::Of(len @ 1..)) => {
+                self.open(Level {
+                    left: len * 2,
+                    kind: LevelKind::Counted,
+                })?;
+            }
+            (b'|', Length::Of(len @ 1..)) => {
+                self.open(Level {
+                    left: len * 2,
+                    kind: LevelKind::Attribute,
+                })?;
+            }
+            // An attribute of nothing still stands before a value.
+            (b'|', _) => self.state = State::Type,
+            (b'*' | b'~', Length::Streamed) => {
+                self.open(Level {
+                    left: 0,
+                    kind: LevelKind::Streamed,
+                })?;
+            }
+            (b'%', Length::Streamed) => {
+                self.open(Level {
+                    left: 0,
+                    kind: LevelKind::StreamedMap,
+                })?;
+            }
+            // Null, an empty aggregate, or the last chunk of a streamed string.
+            _ => return Ok(self.end_value()),
+        }
+        Ok(Reply::GoesOn)
+    }
+
+    fn expect_bulk(&mut self, left: u64, chunk: bool) {
+        self.state = match left {
+            0 => State::BulkEnd {
+                seen_cr: false,
+                chunk,
+            },
+            _ => State::Bulk { left, chunk },
+        };
+    }
+
+    /// Goes into an aggregate.
+    fn open(&mut self, level: Level) -> Result<(), ReplyError> {
+        if self.level.kind != LevelKind::Root {
+            if self.outer.len() + 1 >= self.depth_max {
+                return Err(ReplyError::TooDeep);
+            }
+            self.outer.push(self.level);
+        }
+        self.level = level;
+        self.state = State::Type;
+        Ok(())
+    }
+
+    /// Goes out of an aggregate.
+    fn close(&mut self) {
+        self.level = self.outer.pop().unwrap_or_default();
+    }
+
+    fn end_stream(&mut self) -> Result<Reply, ReplyError> {
+        match self.level {
+            Level {
+                kind: LevelKind::Streamed | LevelKind::StreamedMap,
+                left: 0,
+            } => {
+                self.close();
+                Ok(self.end_value())
+            }
+            _ => Err(ReplyError::UnexpectedStreamEnd),
+        }
+    }
+
+    /// Counts a value that is complete, and the aggregates that it completes.
+    #[inline]
+    fn end_value(&mut self) -> Reply {
+        self.state = State::Type;
+        loop {
+            match self.level.kind {
+                LevelKind::Counted if self.level.left > 1 => self.level.left -= 1,
+                LevelKind::Counted => {
+                    self.close();
+                    continue;
+                }
+                LevelKind::Root => return Reply::Complete,
+                LevelKind::Attribute if self.level.left > 1 => self.level.left -= 1,
+                LevelKind::Attribute => self.close(),
+                LevelKind::Streamed => {}
+                LevelKind::StreamedMap => self.level.left ^= 1,
+            }
+            return Reply::GoesOn;
+        }
+    }
+}
+
+/// The length of the value at the start of `rest` if it is no aggregate, wholly
+/// there and as Redis sends it. `None` leaves it to the careful path.
+#[inline(always)]
+fn whole_scalar(rest: &[u8]) -> Option<usize> {
+    match rest.first()? {
+        b'$' => match whole_length(rest, 1) {
+            Some((len, start)) => {
+                let end = start as u64 + len + 2;
+                if end > rest.len() as u64 {
+                    return None;
+                }
+                let end = end as usize;
+                (rest[end - 2..end] == *b"\r\n").then_some(end)
+            }
+            None => rest.starts_with(b"$-1\r\n").then_some(5),
+        },
+        b'+' | b'-' | b':' | b',' | b'_' | b'#' | b'(' => {
+            behind_line(&rest[1..]).map(|len| len + 1)
+        }
+        _ => None,
+    }
+}
+
+/// The position behind the first CRLF.
+#[inline]
+fn behind_line(text: &[u8]) -> Option<usize> {
+    /// Most lines are shorter than this; calling memchr costs more than looking.
+    const SHORT: usize = 24;
+
+    let mut previous = 0;
+    for (at, &byte) in text.iter().take(SHORT).enumerate() {
+        if byte == b'\n' && previous == b'\r' {
+            return Some(at + 1);
+        }
+        previous = byte;
+    }
+    behind_long_line(text, SHORT)
+}
+
+#[cold]
+fn behind_long_line(text: &[u8], seen: usize) -> Option<usize> {
+    let unseen = text.get(seen..)?;
+    memchr::memchr_iter(b'\n', unseen)
+        .map(|newline| seen + newline)
+        .find(|&newline| newline > 0 && text[newline - 1] == b'\r')
+        .map(|newline| newline + 1)
+}
+
+fn new_header(kind: u8) -> State {
+    State::Header {
+        kind,
+        number: Decimal::default(),
+        streamed: false,
+    }
+}
+
+/// Takes one byte of a header behind its type byte.
+fn header_byte(
+    kind: u8,
+    mut number: Decimal,
+    streamed: bool,
+    byte: u8,
+) -> Result<State, ReplyError> {
+    let wrong = ReplyError::InvalidLength { kind };
+    match byte {
+        b'\r' => {
+            let length = header_length(kind, number, streamed).ok_or(wrong)?;
+            Ok(State::HeaderEnd { kind, length })
+        }
+        b'?' if number.is_empty() && !streamed => Ok(State::Header {
+            kind,
+            number,
+            streamed: true,
+        }),
+        _ => {
+            number.push(byte);
+            if number.is_bad() || streamed || kind == b'.' {
+                return Err(wrong);
+            }
+            Ok(State::Header {
+                kind,
+                number,
+                streamed,
+            })
+        }
+    }
+}
+
+/// What a header of this kind may say.
+fn header_length(kind: u8, number: Decimal, streamed: bool) -> Option<Length> {
+    match (kind, number.value()) {
+        (b'.', None) if !streamed => Some(Length::Of(0)),
+        (b'$' | b'*' | b'~' | b'%', None) if streamed => Some(Length::Streamed),
+        (b'$' | b'*', Some(-1)) => Some(Length::Null),
+        (_, Some(len)) => u64::try_from(len).ok().map(Length::Of),
+        _ => None,
+    }
+}
+
+impl fmt::Display for ReplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |byte: u8| std::ascii::escape_default(byte);
+        match *self {
+            Self::UnknownType { got } => write!(f, "no reply type begins with '{}'", shown(got)),
+            Self::InvalidLength { kind } => {
+                write!(f, "invalid length behind '{}'", shown(kind))
+            }
+            Self::MissingLineEnd => f.write_str("CRLF is missing"),
+            Self::TooDeep => f.write_str("nested too deep"),
+            Self::UnexpectedStreamEnd => f.write_str("end of a stream that is not open"),
+        }
+    }
+}
+
+impl std::error::Error for ReplyError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lengths of the replies that `input` begins with, fed at once and byte
+    /// by byte, and what went wrong then.
+    fn replies(input: &[u8]) -> (Vec<usize>, Option<ReplyError>) {
+        let in_pieces_of = |size: usize| {
+            let mut scanner = ReplyScanner::default();
+            let (mut lens, mut len) = (Vec::new(), 0);
+            for mut chunk in input.chunks(size) {
+                while !chunk.is_empty() {
+                    let fed = match scanner.feed(chunk) {
+                        Ok(fed) => fed,
+                        Err(error) => return (lens, Some(error)),
+                    };
+                    chunk = &chunk[fed.consumed..];
+                    len += fed.consumed;
+                    if fed.complete {
+                        assert!(scanner.at_boundary());
+                        lens.push(len);
+                        len = 0;
+                    }
+                }
+            }
+            assert_eq!(scanner.at_boundary(), len == 0);
+            (lens, None)
+        };
+        let whole = in_pieces_of(input.len().max(1));
+        assert_eq!(in_pieces_of(1), whole, "{}", input.escape_ascii());
+        whole
+    }
+
+    #[test]
+    fn every_type_ends_where_it_should() {
+        for reply in [
+            "+OK\r\n",
+            "-ERR no\r\n",
+            ":12\r\n",
+            "$3\r\nfoo\r\n",
+            "$0\r\n\r\n",
+            "$-1\r\n",
+            "*-1\r\n",
+            "*0\r\n",
+            "*2\r\n:1\r\n$1\r\nx\r\n",
+            "*2\r\n*1\r\n+a\r\n*0\r\n",
+            "_\r\n",
+            ",1.5\r\n",
+            "#t\r\n",
+            "(123456789012345678901234567890\r\n",
+            "!5\r\nERR x\r\n",
+            "=6\r\ntxt:hi\r\n",
+            "%1\r\n+a\r\n:1\r\n",
+            "%0\r\n",
+            "~2\r\n:1\r\n:2\r\n",
+            ">2\r\n+message\r\n+x\r\n",
+            "|1\r\n+ttl\r\n:3\r\n$1\r\nv\r\n",
+            "|0\r\n+OK\r\n",
+            "*2\r\n|1\r\n+a\r\n%1\r\n:1\r\n*0\r\n:7\r\n:8\r\n",
+            "$?\r\n;2\r\nab\r\n;1\r\nc\r\n;0\r\n",
+            "*?\r\n:1\r\n*1\r\n:2\r\n.\r\n",
+            "~?\r\n.\r\n",
+            "%?\r\n+a\r\n:1\r\n+b\r\n$?\r\n;0\r\n.\r\n",
+            "+a line longer than what is looked at byte by byte\r\n",
+            "+lone \r and \n stay inside\r\r\n",
+        ] {
+            let twice = [reply, reply].concat();
+            let len = reply.len();
+            assert_eq!(
+                replies(twice.as_bytes()),
+                (vec![len, len], None),
+                "{reply:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_reply_is_an_error() {
+        use ReplyError::*;
+        for (input, error) in [
+            ("x\r\n", UnknownType { got: b'x' }),
+            ("\r\n", UnknownType { got: b'\r' }),
+            (";1\r\n", UnknownType { got: b';' }),
+            ("*1\r\n;", UnknownType { got: b';' }),
+            ("$?\r\n+", UnknownType { got: b'+' }),
+            ("$x", InvalidLength { kind: b'$' }),
+            ("$\r", InvalidLength { kind: b'$' }),
+            ("$-2\r", InvalidLength { kind: b'$' }),
+            ("$01", InvalidLength { kind: b'$' }),
+            ("$+1", InvalidLength { kind: b'$' }),
+            ("$9223372036854775808\r", InvalidLength { kind: b'$' }),
+            ("*-2\r", InvalidLength { kind: b'*' }),
+            ("%-1\r", InvalidLength { kind: b'%' }),
+            ("%9223372036854775808\r", InvalidLength { kind: b'%' }),
+            (">?\r", InvalidLength { kind: b'>' }),
+            ("|?\r", InvalidLength { kind: b'|' }),
+            ("*?1", InvalidLength { kind: b'*' }),
+            ("*-?", InvalidLength { kind: b'*' }),
+            ("*?\r\n.1", InvalidLength { kind: b'.' }),
+            ("$?\r\n;-1\r", InvalidLength { kind: b';' }),
+            ("$1\rx", MissingLineEnd),
+            ("$1\r\nabc", MissingLineEnd),
+            ("$1\r\na\rx", MissingLineEnd),
+            (".\r\n", UnexpectedStreamEnd),
+            ("*1\r\n.\r\n", UnexpectedStreamEnd),
+            ("%?\r\n+a\r\n.\r\n", UnexpectedStreamEnd),
+        ] {
+            let after_one = ["+OK\r\n", input].concat();
+            assert_eq!(
+                replies(after_one.as_bytes()),
+                (vec![5], Some(error)),
+                "{input:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn nesting_has_a_limit() {
+        let nested = |depth: usize| [&b"*1\r\n".repeat(depth)[..], b":1\r\n"].concat();
+        let deepest = nested(DEPTH_MAX);
+        assert_eq!(replies(&deepest), (vec![deepest.len()], None));
+        assert_eq!(
+            replies(&nested(DEPTH_MAX + 1)),
+            (vec![], Some(ReplyError::TooDeep))
+        );
+    }
+
+    #[test]
+    fn a_flat_reply_takes_no_memory() {
+        let mut scanner = ReplyScanner::default();
+        let flat = [&b"*3\r\n"[..], &b"$1\r\nx\r\n".repeat(3)].concat();
+        assert!(scanner.feed(&flat).expect("RESP").complete);
+        assert_eq!(scanner.outer.capacity(), 0);
+    }
+
+    #[test]
+    fn a_huge_announcement_is_only_counted() {
+        for input in [
+            "*9223372036854775807\r\n$9223372036854775807\r\nx",
+            "%9223372036854775807\r\n:1",
+        ] {
+            assert_eq!(replies(input.as_bytes()), (vec![], None), "{input:?}");
+        }
+    }
+}
