@@ -63,6 +63,8 @@ pub struct Facts {
     pub doc: &'static [&'static str],
     /// What holds when the file does not name it.
     pub fallback: Fallback,
+    /// A value to show where there is no default; at most one.
+    pub example: &'static [&'static str],
     /// What a reload may do with it.
     pub reload: Reload,
     /// What it accepts, as in "expected …".
@@ -113,7 +115,8 @@ pub(super) fn fallback<K: Kind>(kind: &K, name: &str, text: &'static str) -> K::
 /// Declares a section of the configuration.
 ///
 /// Each row reads: documentation, name, type, what it accepts, its default as it
-/// would be written in the file (or `none`, or `required`), what a reload may do.
+/// would be written in the file (or `none`, or `required`, with an example), what a
+/// reload may do.
 /// Fields after `with` are part of the struct but not settings of this section.
 macro_rules! section {
     (
@@ -121,7 +124,7 @@ macro_rules! section {
         pub struct $section:ident {
             $(
                 $(#[doc = $doc:expr])+
-                $field:ident: $type:ty = $kind:expr, default $default:tt, changes $reload:ident;
+                $field:ident: $type:ty = $kind:expr, default $default:tt, $(example $example:tt,)? changes $reload:ident;
             )+
         }
         $(with {
@@ -153,6 +156,7 @@ macro_rules! section {
                         name: stringify!($field),
                         doc: &[$($doc),+],
                         fallback: $crate::config::definition::Fallback::new(stringify!($default)),
+                        example: &[$(stringify!($example))?],
                         reload: $crate::config::definition::Reload::$reload,
                         accepts: || $crate::config::kind::accepts::<$type>(&$kind),
                         forms: || $crate::config::kind::forms::<$type>(&$kind),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use toml::de::DeValue;
 
-use super::{Found, Kind};
+use super::{Found, Kind, type_of};
 use crate::config::Secret;
 
 const FORMS: &[&str] = &["", "_env", "_file"];
@@ -69,7 +69,7 @@ fn inline(found: &Found<'_>) -> Result<Secret, String> {
         }
         other => Err(format!(
             "expected a password in quotes, found {}",
-            article(other)
+            type_of(other)
         )),
     }
 }
@@ -100,14 +100,4 @@ fn is_variable(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(|c: char| c.is_ascii_digit())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
-fn article(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::Integer(_) | DeValue::Float(_) => "a number",
-        DeValue::Boolean(_) => "a switch",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a section",
-        _ => "something else",
-    }
 }

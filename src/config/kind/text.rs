@@ -1,7 +1,6 @@
 //! Switches, choices and free text.
 
 use toml::de::DeValue;
-use tracing_subscriber::EnvFilter;
 
 use super::{Found, Kind};
 
@@ -85,8 +84,24 @@ impl Kind for Filter {
         found
             .value
             .as_str()
-            .filter(|text| !text.trim().is_empty() && EnvFilter::try_new(text).is_ok())
+            .filter(|text| text.split(',').all(is_directive))
             .map(str::to_owned)
             .ok_or_else(|| found.not(&self.accepts()))
+    }
+}
+
+/// A level, or a module with its level. A filter library would take any word
+/// alone for the name of a module and then log nothing at all.
+fn is_directive(directive: &str) -> bool {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_module = |name: &str| {
+        !name.is_empty()
+            && name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
+    };
+    match directive.split_once('=') {
+        Some((module, level)) => is_module(module) && LEVELS.contains(&level),
+        None => LEVELS.contains(&directive),
     }
 }

@@ -11,6 +11,7 @@ section! {
     pub struct Admin {
         /// Address of the admin server (HTTP), "off" for none. Local by default,
         /// since whoever reaches it sees names and addresses of clients.
-        listen: Option<SocketAddr> = ListenOrOff, default "127.0.0.1:6390", changes Restart;
+        listen: Option<SocketAddr> = ListenOrOff,
+            default "127.0.0.1:6390", changes Restart;
     }
 }

@@ -29,7 +29,8 @@ section! {
             ("redis", AuthMode::Redis),
             ("weir", AuthMode::Weir),
             ("open", AuthMode::Open),
-        ]), default "redis", changes Restart;
+        ]),
+            default "redis", changes Restart;
     }
     with {
         /// Whom Weir knows, where `mode` is `Weir`; sorted by name.
@@ -44,7 +45,8 @@ section! {
         /// The password that this client gives. Better not written here:
         /// `password_env` names an environment variable that holds it,
         /// `password_file` a file.
-        password: Secret = Password, default required, changes Live;
+        password: Secret = Password,
+            default required, example "...", changes Live;
     }
     with {
         /// The NAME in `[route.NAME.auth.users.NAME]`.

@@ -24,90 +24,109 @@ section! {
     /// address is needed, `backend = "127.0.0.1:6379"` in `[route.NAME]` will do.
     pub struct Backend {
         /// Where Redis is: host and port. A name is resolved at each dial.
-        address: String = HostPort, default required, changes Live;
+        address: String = HostPort,
+            default required, example "127.0.0.1:6379", changes Live;
 
         /// The user as whom Weir itself connects: for its own questions (INFO,
         /// COMMAND, probes), and for clients where `mode` in `auth` is "weir" or
         /// "open". Without it a password is that of Redis's user "default".
-        username: Option<String> = OptionalText, default none, changes NewConnections;
+        username: Option<String> = OptionalText,
+            default none, example "weir", changes NewConnections;
 
         /// The password of that user. Better not written here: `password_env`
         /// names an environment variable that holds it, `password_file` a file,
         /// which is read again when Redis refuses the password, so that it can be
         /// changed without a restart.
-        password: Option<Secret> = OptionalPassword, default none, changes NewConnections;
+        password: Option<Secret> = OptionalPassword,
+            default none, example "...", changes NewConnections;
 
         /// The budget: connections that Weir has open to Redis, of every kind,
         /// at any moment, all workers together. This is what Weir is for. 64 serve
         /// tens of thousands of clients and leave room in Redis's default of 10,000
-        /// for a hundred Weirs. 1 works too, and serves plain commands only.
-        max_connections: usize = Count::from_to(1, 100_000), default 64, changes Live;
+        /// for a hundred Weirs. Weir is of use down to 1.
+        max_connections: usize = Count::from_to(1, 100_000),
+            default 64, changes Live;
 
         /// Of these, at most so many that clients share for plain commands. A few
         /// carry any load; each user, database and protocol version in use
         /// needs its own.
-        max_shared: usize = Count::from_to(1, 100_000), default 16, changes Live;
+        max_shared: usize = Count::from_to(1, 100_000),
+            default 16, changes Live;
 
         /// Of these, at most so many that one client has for itself for a while: for
         /// WATCH, MULTI command by command, large requests, MONITOR, client-side
         /// caching and tunnels. 0 refuses what can not be done without.
-        max_leases: usize = Count::from_to(0, 100_000), default 32, changes Live;
+        max_leases: usize = Count::from_to(0, 100_000),
+            default 32, changes Live;
 
         /// Of these, at most so many for clients that wait in a blocking
         /// command such as BLPOP.
-        max_blocking: usize = Count::from_to(0, 100_000), default 32, changes Live;
+        max_blocking: usize = Count::from_to(0, 100_000),
+            default 32, changes Live;
 
         /// Of these, at most so many for subscriptions.
-        max_subscriptions: usize = Count::from_to(0, 100_000), default 16, changes Live;
+        max_subscriptions: usize = Count::from_to(0, 100_000),
+            default 16, changes Live;
 
         /// How long a command waits for a connection of its own before it is refused
         /// with "-BUSY". A transaction holds one for milliseconds, so a second is
         /// long enough for a queue to clear and short enough for the caller.
-        lease_wait: Duration = Time::from_to(Duration::ZERO, HOUR), default "1s", changes Live;
+        lease_wait: Duration = Time::from_to(Duration::ZERO, HOUR),
+            default "1s", changes Live;
 
         /// Commands that wait so at once; the next is refused without waiting.
-        lease_queue: usize = Count::from_to(0, 1_000_000), default 1024, changes Live;
+        lease_queue: usize = Count::from_to(0, 1_000_000),
+            default 1024, changes Live;
 
         /// A client that does nothing for so long between WATCH or MULTI and EXEC
         /// loses its connection to Redis; its EXEC then fails as if a
         /// watched key had changed, and nothing ran.
-        lease_idle: Duration = Time::from_to(MILLISECOND, DAY), default "60s", changes Live;
+        lease_idle: Duration = Time::from_to(MILLISECOND, DAY),
+            default "60s", changes Live;
 
         /// A shared connection that has carried nothing for so long is closed.
-        max_idle: Duration = Time::from_to(Duration::from_secs(1), 365 * DAY), default "60s", changes Live;
+        max_idle: Duration = Time::from_to(Duration::from_secs(1), 365 * DAY),
+            default "60s", changes Live;
 
         /// A connection is replaced, once it is quiet, at this age (give or take a tenth, so
         /// that they do not go all at once): this is how a change behind a
         /// name or a load balancer is taken up.
-        max_age: Duration = Time::from_to(Duration::from_secs(1), 365 * DAY).or_zero("never"), default "1h", changes Live;
+        max_age: Duration = Time::from_to(Duration::from_secs(1), 365 * DAY).or_zero("never"),
+            default "1h", changes Live;
 
         /// A larger request streams over a connection of its own and so neither
         /// holds up others nor is collected in memory.
-        large_request: u64 = Size::from_to(KIB, GIB), default "64KiB", changes Live;
+        large_request: u64 = Size::from_to(KIB, GIB),
+            default "64KiB", changes Live;
 
         /// The first pause before Weir dials again after a failure. Each further
         /// one is twice as long, with jitter, so that a Redis that comes
         /// back is not overrun.
-        reconnect_min: Duration = Time::from_to(MILLISECOND, HOUR), default "50ms", changes Live;
+        reconnect_min: Duration = Time::from_to(MILLISECOND, HOUR),
+            default "50ms", changes Live;
 
         /// The longest pause before Weir dials again: how late it may notice
         /// that Redis is back.
-        reconnect_max: Duration = Time::from_to(MILLISECOND, HOUR), default "2s", changes Live;
+        reconnect_max: Duration = Time::from_to(MILLISECOND, HOUR),
+            default "2s", changes Live;
 
         /// The kernel asks after a silent Redis so often. Shorter than for clients,
         /// since many depend on the connection and a firewall may forget it.
-        tcp_keepalive: Duration = Time::from_to(Duration::from_secs(1), DAY).or_zero("never asks"), default "60s", changes NewConnections;
+        tcp_keepalive: Duration = Time::from_to(Duration::from_secs(1), DAY).or_zero("never asks"),
+            default "60s", changes NewConnections;
 
         /// Whether clients may use what turns their connection into a raw one:
         /// SYNC and PSYNC (replicas, `redis-cli --rdb`) and SCRIPT DEBUG. On, since
         /// Redis's own users and ACLs decide who may; set it to false in a tier that
         /// many share, where a copy of all data is nobody's business.
-        tunnels: bool = Switch, default true, changes Live;
+        tunnels: bool = Switch,
+            default true, changes Live;
 
         /// When a connection to Redis is lost with a command on it that may have run:
         /// "error" answers that its outcome is unknown, "close" closes the client.
         /// "error", since most libraries send a command again when they are closed,
         /// and it would run twice.
-        on_loss: OnLoss = Choice(&[("error", OnLoss::Error), ("close", OnLoss::Close)]), default "error", changes Live;
+        on_loss: OnLoss = Choice(&[("error", OnLoss::Error), ("close", OnLoss::Close)]),
+            default "error", changes Live;
     }
 }

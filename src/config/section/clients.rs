@@ -11,49 +11,59 @@ section! {
     pub struct Clients {
         /// Client connections of this route. 0 means as many as the process takes
         /// (`max_clients` in `[process]`).
-        max_clients: usize = Count::from_to(0, 1_000_000), default 0, changes Live;
+        max_clients: usize = Count::from_to(0, 1_000_000),
+            default 0, changes Live;
 
         /// A client that has asked nothing for so long is closed; never one that
         /// is in a transaction, blocked, subscribed or waiting for a reply.
         /// Ten minutes, as a well-known managed Redis does: connection
         /// pools of all libraries cope with it, and leaked connections are gone
         /// before they are many.
-        idle_timeout: Duration = Time::from_to(MILLISECOND, 365 * DAY).or_zero("never"), default "10m", changes Live;
+        idle_timeout: Duration = Time::from_to(MILLISECOND, 365 * DAY).or_zero("never"),
+            default "10m", changes Live;
 
         /// Commands of one client under way at once. Weir reads on from a client
         /// that pipelines more when replies have come, so nothing is refused.
         /// 1024 keep a connection to Redis busy; more would only queue.
-        in_flight_max: u32 = Count::from_to(1, 1_000_000), default 1024, changes Live;
+        in_flight_max: u32 = Count::from_to(1, 1_000_000),
+            default 1024, changes Live;
 
         /// Bytes of a client's requests that are not parsed or not sent yet, when
         /// it may not go on for another reason. Then Weir stops reading
         /// from it and the kernel slows it down.
-        pipeline_buffer: u64 = Size::from_to(4 * KIB, GIB), default "64KiB", changes Live;
+        pipeline_buffer: u64 = Size::from_to(4 * KIB, GIB),
+            default "64KiB", changes Live;
 
         /// The largest request, and the largest transaction. Beyond it the client is
         /// closed without a word, as Redis does at its client-query-buffer-limit,
         /// whose default this is. Large requests stream and take little memory.
-        request_max: u64 = Size::from_to(MIB, 1024 * GIB), default "1GiB", changes Live;
+        request_max: u64 = Size::from_to(MIB, 1024 * GIB),
+            default "1GiB", changes Live;
 
         /// The same for a client that has not said who it is yet, as in Redis.
-        unauthenticated_request_max: u64 = Size::from_to(KIB, GIB), default "1MiB", changes Live;
+        unauthenticated_request_max: u64 = Size::from_to(KIB, GIB),
+            default "1MiB", changes Live;
 
         /// Bytes of replies that a client has not read. Beyond it the client is
         /// closed. Redis has no such limit for normal clients and is killed
         /// by the kernel instead; a quarter of a gigabyte is above what
         /// anybody asks for in one piece.
-        output_max: u64 = Size::from_to(64 * KIB, 1024 * GIB), default "256MiB", changes Live;
+        output_max: u64 = Size::from_to(64 * KIB, 1024 * GIB),
+            default "256MiB", changes Live;
 
         /// The kernel asks after a silent client so often, and closes the
         /// connections of those that are gone. As Redis does.
-        tcp_keepalive: Duration = Time::from_to(Duration::from_secs(1), DAY).or_zero("never asks"), default "5m", changes NewConnections;
+        tcp_keepalive: Duration = Time::from_to(Duration::from_secs(1), DAY).or_zero("never asks"),
+            default "5m", changes NewConnections;
 
         /// Send replies at once. Weir batches by itself, so false only adds delay.
-        tcp_nodelay: bool = Switch, default true, changes NewConnections;
+        tcp_nodelay: bool = Switch,
+            default true, changes NewConnections;
 
         /// Connections that the kernel keeps until Weir takes them. A storm of
         /// reconnects is larger than Redis's 511; the kernel cuts the number
         /// to its net.core.somaxconn, which is 4096 on current systems.
-        backlog: u32 = Count::from_to(1, 65_535), default 4096, changes Restart;
+        backlog: u32 = Count::from_to(1, 65_535),
+            default 4096, changes Restart;
     }
 }

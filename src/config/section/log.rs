@@ -20,9 +20,11 @@ section! {
         /// module, as in "info,weir::backend=debug". The environment variable
         /// WEIR_LOG has precedence, so that a container can be asked for more
         /// without touching the file.
-        filter: String = Filter, default "info", changes Live;
+        filter: String = Filter,
+            default "info", changes Live;
 
         /// "text" for people, "json" with one object a line for machines.
-        format: LogFormat = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]), default "text", changes Restart;
+        format: LogFormat = Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+            default "text", changes Restart;
     }
 }

@@ -1,0 +1,170 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::{logging, serve};
+use crate::config::{Config, Flags, Mistakes};
+
+/// A configuration with mistakes, or a Weir that could not run.
+const EXIT_FAILED: u8 = 1;
+
+const EXAMPLES: &str = "\
+Examples:
+  weir --listen 127.0.0.1:6380 --backend 127.0.0.1:6379
+      Serve clients on port 6380 over a few connections to the Redis on 6379.
+      Everything else has its default.
+
+  weir --config weir.toml
+      The same with all settings from a file. config/weir.toml lists them.
+
+  weir check --config weir.toml
+      Name every mistake in the file and exit; nothing is started.
+
+  WEIR_LOG=info,weir::backend=debug weir --config weir.toml
+      Log more about one part of Weir.
+
+Metrics and health are on http://127.0.0.1:6390 (/metrics, /healthz, /readyz)
+unless --admin or the file says otherwise. Ctrl-C or SIGTERM stops Weir.";
+
+/// The connection-limiting proxy for Redis and Valkey.
+///
+/// Thousands of clients connect to Weir; Redis sees a few connections, never more
+/// than configured.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, after_help = EXAMPLES)]
+#[command(arg_required_else_help = true, subcommand_negates_reqs = true)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(flatten)]
+    run: Run,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// Read all settings from this file
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["listen", "backend"])]
+    config: Option<PathBuf>,
+
+    /// Where clients connect, such as 127.0.0.1:6380; may be given more than once
+    #[arg(short, long, value_name = "IP:PORT")]
+    listen: Vec<String>,
+
+    /// Where Redis is, such as 127.0.0.1:6379; no file is needed then
+    #[arg(
+        short,
+        long,
+        value_name = "HOST:PORT",
+        required_unless_present = "config"
+    )]
+    backend: Option<String>,
+
+    /// Where metrics and health are served, or "off"
+    #[arg(long, value_name = "IP:PORT")]
+    admin: Option<String>,
+
+    /// Worker threads; 0 for one on each core
+    #[arg(long, value_name = "NUMBER")]
+    workers: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Name every mistake in a configuration file; exit with 1 if there is any
+    Check {
+        /// The file to check
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+/// Runs the program: reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    let Cli { run, command } = Cli::parse();
+    match command {
+        Some(Command::Check { config }) => check(config),
+        None => match configuration(run) {
+            Ok(config) => start(config),
+            Err(mistakes) => refuse(&mistakes),
+        },
+    }
+}
+
+fn configuration(run: Run) -> Result<Config, Mistakes> {
+    let flags = Flags {
+        listen: run.listen,
+        backend: run.backend,
+        admin: run.admin,
+        workers: run.workers,
+        log: std::env::var("WEIR_LOG")
+            .ok()
+            .filter(|filter| !filter.is_empty()),
+    };
+    match run.config {
+        Some(path) => Config::load(&path, &flags),
+        None => Config::from_flags(&flags),
+    }
+}
+
+fn start(config: Config) -> ExitCode {
+    match logging::start(&config.log).and_then(|()| serve::run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weir: {error}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+fn check(path: PathBuf) -> ExitCode {
+    match Config::load(&path, &Flags::default()) {
+        Ok(config) => {
+            println!("{}: no mistakes", path.display());
+            print!("{}", summary(&config));
+            ExitCode::SUCCESS
+        }
+        Err(mistakes) => refuse(&mistakes),
+    }
+}
+
+fn refuse(mistakes: &Mistakes) -> ExitCode {
+    eprintln!("{mistakes}");
+    ExitCode::from(EXIT_FAILED)
+}
+
+/// What a configuration amounts to: a line for each route and one for the admin address.
+fn summary(config: &Config) -> String {
+    let mut text = String::new();
+    for route in &config.routes {
+        let listen: Vec<String> = route.listen.iter().map(ToString::to_string).collect();
+        text += &format!(
+            "route {}: {} -> {}, at most {} clients over at most {} connections\n",
+            route.name,
+            listen.join(" "),
+            route.backend.address,
+            route.clients.max_clients,
+            route.backend.max_connections,
+        );
+    }
+    let admin = config
+        .admin
+        .listen
+        .map_or("off".to_owned(), |address| address.to_string());
+    text += &format!("admin: {admin}\nworkers: {}\n", config.process.workers);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,248 @@
+//! What sections have to agree on, and the values that stand for others.
+//!
+//! Where one setting bounds another, a default gives way without a word: whoever
+//! writes `max_connections = 4` need not also write every share of it. A value
+//! that somebody wrote does not: that is a mistake.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::reader::{Reader, join};
+use super::units::{format_duration, format_size};
+use super::{AuthMode, Config, Process, Route};
+
+/// Resolves and checks; mistakes go to `reader`.
+pub(super) fn agree(config: &mut Config, reader: &mut Reader<'_>) {
+    if config.process.workers == 0 {
+        config.process.workers = std::thread::available_parallelism().map_or(1, usize::from);
+    }
+    for route in &mut config.routes {
+        let path = join("route", &route.name);
+        clients(route, &config.process, &path, reader);
+        backend(route, &path, reader);
+        timeouts(route, &path, reader);
+        auth(route, &path, reader);
+    }
+    listeners(config, reader);
+}
+
+fn clients(route: &mut Route, process: &Process, path: &str, reader: &mut Reader<'_>) {
+    let clients = &mut route.clients;
+    let key = |name: &str| format!("{path}.clients.{name}");
+    if clients.max_clients == 0 {
+        clients.max_clients = process.max_clients;
+    }
+    let bound = ("process.max_clients", process.max_clients);
+    at_most(
+        reader,
+        &key("max_clients"),
+        &mut clients.max_clients,
+        bound,
+        number,
+    );
+    let total = ("process.buffer_memory_max", process.buffer_memory_max);
+    at_most(
+        reader,
+        &key("output_max"),
+        &mut clients.output_max,
+        total,
+        size,
+    );
+    let request = (key("request_max"), clients.request_max);
+    let request = (request.0.as_str(), request.1);
+    let unauthenticated = &mut clients.unauthenticated_request_max;
+    at_most(
+        reader,
+        &key("unauthenticated_request_max"),
+        unauthenticated,
+        request,
+        size,
+    );
+    let large = &mut route.backend.large_request;
+    at_most(
+        reader,
+        &format!("{path}.backend.large_request"),
+        large,
+        request,
+        size,
+    );
+}
+
+fn backend(route: &mut Route, path: &str, reader: &mut Reader<'_>) {
+    let backend = &mut route.backend;
+    let key = |name: &str| format!("{path}.backend.{name}");
+    let budget = key("max_connections");
+    let budget = (budget.as_str(), backend.max_connections);
+    at_most(
+        reader,
+        &key("max_shared"),
+        &mut backend.max_shared,
+        budget,
+        number,
+    );
+    at_most(
+        reader,
+        &key("max_leases"),
+        &mut backend.max_leases,
+        budget,
+        number,
+    );
+    at_most(
+        reader,
+        &key("max_blocking"),
+        &mut backend.max_blocking,
+        budget,
+        number,
+    );
+    at_most(
+        reader,
+        &key("max_subscriptions"),
+        &mut backend.max_subscriptions,
+        budget,
+        number,
+    );
+    let longest = key("reconnect_max");
+    let longest = (longest.as_str(), backend.reconnect_max);
+    at_most(
+        reader,
+        &key("reconnect_min"),
+        &mut backend.reconnect_min,
+        longest,
+        time,
+    );
+    if backend.username.is_some() && backend.password.is_none() {
+        let problem = "expected a password with it, found none";
+        reader.mistake_unless_wrong(&key("username"), &[&key("password")], problem);
+    }
+}
+
+fn timeouts(route: &mut Route, path: &str, reader: &mut Reader<'_>) {
+    let timeouts = &mut route.timeouts;
+    let key = |name: &str| format!("{path}.timeouts.{name}");
+    let slow = key("slow_request");
+    let slow = (slow.as_str(), timeouts.slow_request);
+    at_most(reader, &key("request"), &mut timeouts.request, slow, time);
+    let request = key("request");
+    let request = (request.as_str(), timeouts.request);
+    at_most(
+        reader,
+        &key("connect"),
+        &mut timeouts.connect,
+        request,
+        time,
+    );
+    at_most(reader, &key("stall"), &mut timeouts.stall, request, time);
+}
+
+fn auth(route: &mut Route, path: &str, reader: &mut Reader<'_>) {
+    let mode = format!("{path}.auth.mode");
+    let users = format!("{path}.auth.users");
+    match (route.auth.mode, route.auth.users.is_empty()) {
+        (AuthMode::Weir, true) => {
+            let problem =
+                format!("expected users for mode \"weir\", found no section [{users}.NAME]");
+            reader.mistake_unless_wrong(&mode, &[&users], problem);
+        }
+        (AuthMode::Redis | AuthMode::Open, false) => {
+            let problem =
+                format!("expected {mode} = \"weir\" where users are listed, found another");
+            reader.mistake_unless_wrong(&users, &[&mode], problem);
+        }
+        _ => {}
+    }
+}
+
+/// Every address is listened on once, and no route is its own backend.
+fn listeners(config: &Config, reader: &mut Reader<'_>) {
+    let mut taken: Vec<(String, SocketAddr)> = Vec::new();
+    for route in &config.routes {
+        let key = format!("{}.listen", join("route", &route.name));
+        for address in &route.listen {
+            claim(&mut taken, &key, *address, reader);
+        }
+        let backend = format!("{}.backend.address", join("route", &route.name));
+        if let Some(own) = route
+            .listen
+            .iter()
+            .find(|own| is_at(&route.backend.address, **own))
+        {
+            let problem =
+                format!("expected the address of a Redis, found {own}, where this route listens");
+            reader.mistake_unless_wrong(&backend, &[&key], problem);
+        }
+    }
+    if let Some(address) = config.admin.listen {
+        claim(&mut taken, "admin.listen", address, reader);
+    }
+}
+
+fn claim(
+    taken: &mut Vec<(String, SocketAddr)>,
+    key: &str,
+    address: SocketAddr,
+    reader: &mut Reader<'_>,
+) {
+    if let Some((other, theirs)) = taken.iter().find(|(_, theirs)| overlap(*theirs, address)) {
+        let problem =
+            format!("expected an address that is free, found {address}; {other} has {theirs}");
+        reader.mistake_unless_wrong(key, &[other], problem);
+    }
+    taken.push((key.to_owned(), address));
+}
+
+/// Whether two sockets can not both listen. Port 0 is a different one each time.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let any = |x: SocketAddr, y: SocketAddr| {
+        x.ip().is_unspecified() && (x.is_ipv4() == y.is_ipv4() || x.is_ipv6())
+    };
+    a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || any(a, b) || any(b, a))
+}
+
+/// Whether a backend's address is surely this socket of ours.
+fn is_at(backend: &str, own: SocketAddr) -> bool {
+    let backend = match backend.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => backend.to_owned(),
+    };
+    let Ok(address) = backend.parse::<SocketAddr>() else {
+        return false;
+    };
+    let local = address.ip().is_loopback() && own.ip().is_unspecified();
+    own.port() != 0 && address.port() == own.port() && (address.ip() == own.ip() || local)
+}
+
+/// `value` is at most `bound`: a default is lowered to it, a written value is a mistake.
+fn at_most<T: PartialOrd + Copy>(
+    reader: &mut Reader<'_>,
+    key: &str,
+    value: &mut T,
+    (bound_key, bound): (&str, T),
+    show: impl Fn(T) -> String,
+) {
+    if *value <= bound {
+        return;
+    }
+    if !reader.is_written(key) {
+        *value = bound;
+        return;
+    }
+    let problem = format!(
+        "expected at most {bound_key}, {}, found {}",
+        show(bound),
+        show(*value)
+    );
+    reader.mistake_unless_wrong(key, &[bound_key], problem);
+}
+
+fn number<T: Display>(value: T) -> String {
+    value.to_string()
+}
+
+fn size(value: u64) -> String {
+    format_size(value)
+}
+
+fn time(value: Duration) -> String {
+    format_duration(value)
+}
