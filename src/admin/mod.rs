@@ -1,1 +1,10 @@
-//! What an operator sees: HTTP.
+//! What an operator sees: the admin server (HTTP) and what it tells.
+//!
+//! It runs beside the workers on the main thread, so a slow scrape costs no
+//! client anything, and it only reads.
+
+mod http;
+mod process;
+
+pub use http::{AdminServer, CONNECTIONS_MAX, Handlers, Ready, Source};
+pub use process::expose_process;

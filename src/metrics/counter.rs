@@ -3,9 +3,8 @@
 //! # The single-writer rule
 //!
 //! A [`Counter`] or [`Gauge`] belongs to one thread, which alone may change it.
-//! That is what lets a change be a plain load and a plain store (one `add` on
-//! x86-64 or AArch64, no `lock` prefix, no cache line pulled from another core)
-//! instead of an atomic read-modify-write. Breaking the rule is not unsafe, but
+//! That is what lets a change be a plain load and a plain store (on x86-64 an
+//! `add` without `lock`) instead of an atomic read-modify-write. Breaking the rule is not unsafe, but
 //! loses counts: two writers that load the same value store the same sum.
 
 use std::marker::PhantomData;

@@ -16,8 +16,8 @@ use super::histogram::HistogramSnapshot;
 /// The content type to serve the text with.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// At most this many series are written. One route has about 250, so this
-/// leaves room for 80 routes; a scrape stays below 3 MB.
+/// At most this many series are written. A route has about 160, which leaves
+/// room for a hundred of them with their nodes; a scrape stays below 3 MB.
 pub const SERIES_MAX: usize = 20_000;
 
 /// What kind of number a family holds.

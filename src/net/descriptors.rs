@@ -18,8 +18,11 @@ pub const REFUSED_CLIENTS: u64 = 1024;
 /// Of each worker: its epoll instance, its waker, and two to spare.
 const PER_WORKER: u64 = 4;
 
-/// The admin server's connections, which it limits itself to (64), and its listener.
-const ADMIN: u64 = 65;
+/// Connections that the admin server has open at once.
+pub const ADMIN_CONNECTIONS: u64 = 64;
+
+/// The admin server's connections, its listener, and one being refused.
+const ADMIN: u64 = ADMIN_CONNECTIONS + 2;
 
 /// Standard streams, the main thread's runtime and signals, the log, secrets
 /// and certificates that are read, name lookups under way. Redis reserves as
@@ -115,14 +118,14 @@ mod tests {
         let of_route = (route.listen.len() + route.backend.max_connections) as u64;
         assert_eq!(
             needed(&config, 2),
-            clients + of_route + 1024 + 2 * 4 + 65 + 32
+            clients + of_route + 1024 + 2 * 4 + 66 + 32
         );
 
         let mut two = config;
         two.routes.extend_from_within(..);
         assert_eq!(
             needed(&two, 2),
-            clients + 2 * of_route + 1024 + 2 * 4 + 65 + 32
+            clients + 2 * of_route + 1024 + 2 * 4 + 66 + 32
         );
     }
 

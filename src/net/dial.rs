@@ -259,13 +259,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_address_cannot_be_resolved() {
-        for addr in [
-            "",
-            "127.0.0.1",
-            "127.0.0.1:port",
-            "127.0.0.1:70000",
-            "no space:6379",
-        ] {
+        for addr in ["", "127.0.0.1", "127.0.0.1:port", "127.0.0.1:70000"] {
             let error = dial(addr, &OPTIONS).await.unwrap_err();
             assert!(
                 matches!(error, DialError::Resolve { .. }),
@@ -304,13 +298,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_to_itself_is_refused() {
-        let addr: SocketAddr = {
-            let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            free.local_addr().unwrap()
-        };
         let socket = TcpSocket::new_v4().unwrap();
-        socket.set_reuseaddr(true).unwrap();
-        socket.bind(addr).unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let addr = socket.local_addr().unwrap();
         let stream = socket.connect(addr).await.unwrap();
         assert_eq!(
             refuse_self(&stream).unwrap_err().kind(),

@@ -11,7 +11,9 @@ mod listen;
 mod tune;
 
 pub use accept::{AcceptFault, accept_fault, least_loaded};
-pub use descriptors::{DescriptorError, REFUSED_CLIENTS, check_descriptors, needed};
+pub use descriptors::{
+    ADMIN_CONNECTIONS, DescriptorError, REFUSED_CLIENTS, check_descriptors, needed,
+};
 pub use dial::{DialError, DialOptions, dial};
 pub use listen::{ListenOptions, listen};
 pub use tune::{TuneOptions, peer_is_loopback, tune_client};
