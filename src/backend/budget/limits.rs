@@ -1,0 +1,271 @@
+//! How many connections of which kind there may be, and the arithmetic of it.
+
+use super::kind::{Group, Kind};
+
+/// The limits of one node's budget. All can be changed while running
+/// ([`Ledger::set_limits`](super::Ledger::set_limits)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BudgetLimits {
+    /// Connections to the node in all, whatever their kind and phase. 0 counts as 1:
+    /// a node that may not be connected to at all is not served by closing its budget.
+    pub max_connections: usize,
+    /// Of these, shared connections. 0 counts as 1, or plain traffic could never flow.
+    pub max_shared: usize,
+    /// Of these, leases and tunnels together.
+    pub max_leases: usize,
+    /// Of these, connections that carry a blocking command.
+    pub max_blocking: usize,
+    /// Of these, connections that subscribe.
+    pub max_subscriptions: usize,
+    /// How many may stand in line for a slot, for each kind.
+    pub queue_max: usize,
+}
+
+impl BudgetLimits {
+    /// Connections in all, at least one.
+    pub fn total_max(&self) -> usize {
+        self.max_connections.max(1)
+    }
+
+    /// How many slots may be held at once. Held slots cannot be called back, so from
+    /// two connections on one is never held and plain traffic always moves; from four
+    /// on the slot that is kept for service is not held either.
+    pub fn held_max(&self) -> usize {
+        match self.total_max() {
+            1 => 1,
+            max @ (2 | 3) => max - 1,
+            max => max - 2,
+        }
+    }
+
+    /// How many slots held kinds can get even when that makes plain traffic take
+    /// turns: half of them, since WATCH or a blocked client deserves to make
+    /// progress too, but at least one, or a budget of one would never serve them.
+    pub fn held_floor(&self) -> usize {
+        (self.total_max() / 2).clamp(1, self.held_max())
+    }
+
+    /// How many slots shared and held connections may have together: from four
+    /// connections on, one is kept for service.
+    pub fn data_max(&self) -> usize {
+        match self.total_max() {
+            max @ 1..=3 => max,
+            max => max - 1,
+        }
+    }
+
+    /// How many slots control, auth and probe connections may have together: a
+    /// quarter, but two as soon as that leaves data anything, so that a probe which
+    /// waits for its answer does not hold up a login.
+    pub fn service_max(&self) -> usize {
+        match self.total_max() {
+            1 | 2 => 1,
+            max => (max / 4).max(2),
+        }
+    }
+}
+
+/// Which limit it was that left no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// `max_connections`.
+    Connections,
+    /// `max_shared`.
+    Shared,
+    /// `max_leases`.
+    Leases,
+    /// `max_blocking`.
+    Blocking,
+    /// `max_subscriptions`.
+    Subscriptions,
+    /// What is kept of `max_connections` for other groups.
+    Reserve,
+}
+
+impl Limit {
+    /// The setting to turn, as it is called in the configuration. What is kept for
+    /// others is a part of `max_connections`.
+    pub const fn setting(self) -> &'static str {
+        match self {
+            Limit::Connections | Limit::Reserve => "max_connections",
+            Limit::Shared => "max_shared",
+            Limit::Leases => "max_leases",
+            Limit::Blocking => "max_blocking",
+            Limit::Subscriptions => "max_subscriptions",
+        }
+    }
+}
+
+/// A slot was not to be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// What it was wanted for.
+    pub kind: Kind,
+    /// The limit that left no room.
+    pub limit: Limit,
+    /// That limit's value.
+    pub limit_value: usize,
+    /// Why it was not waited for, or not any longer.
+    pub because: RefusedBecause,
+}
+
+/// Why a wait for a slot did not begin, or ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RefusedBecause {
+    /// `queue_max` were in line already.
+    QueueFull,
+    /// The deadline passed first.
+    TimedOut,
+    /// The limit is zero: waiting would be in vain.
+    LimitIsZero,
+}
+
+/// How many slots there are of each kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    by_kind: [usize; Kind::COUNT],
+}
+
+impl Counts {
+    pub(super) fn add(&mut self, kind: Kind) {
+        self.by_kind[kind.index()] += 1;
+    }
+
+    pub(super) fn remove(&mut self, kind: Kind) {
+        debug_assert!(self.by_kind[kind.index()] > 0, "{kind:?} was not counted");
+        self.by_kind[kind.index()] -= 1;
+    }
+
+    pub(super) fn of(&self, kind: Kind) -> usize {
+        self.by_kind[kind.index()]
+    }
+
+    pub(super) fn total(&self) -> usize {
+        self.by_kind.iter().sum()
+    }
+
+    pub(super) fn group(&self, group: Group) -> usize {
+        Kind::ALL.iter().filter(|kind| kind.group() == group).map(|&kind| self.of(kind)).sum()
+    }
+
+    /// Whether one more of this kind is within every limit; else which it is not.
+    pub(super) fn admit(&self, kind: Kind, limits: &BudgetLimits) -> Result<(), Limit> {
+        self.admit_kind(kind, limits)?;
+        if self.total() >= limits.total_max() {
+            return Err(Limit::Connections);
+        }
+        self.admit_group(kind.group(), limits)
+    }
+
+    /// Whether a slot may turn from one kind into another.
+    pub(super) fn admit_instead(
+        &self,
+        from: Kind,
+        to: Kind,
+        limits: &BudgetLimits,
+    ) -> Result<(), Limit> {
+        let mut without = self.clone();
+        without.remove(from);
+        without.admit_kind(to, limits)?;
+        without.admit_group(to.group(), limits)
+    }
+
+    fn admit_kind(&self, kind: Kind, limits: &BudgetLimits) -> Result<(), Limit> {
+        let (used, max, limit) = match kind {
+            Kind::Shared => (self.of(kind), limits.max_shared.max(1), Limit::Shared),
+            Kind::Lease | Kind::Tunnel => {
+                (self.of(Kind::Lease) + self.of(Kind::Tunnel), limits.max_leases, Limit::Leases)
+            }
+            Kind::Blocking => (self.of(kind), limits.max_blocking, Limit::Blocking),
+            Kind::Subscription => (self.of(kind), limits.max_subscriptions, Limit::Subscriptions),
+            Kind::Control | Kind::Auth | Kind::Probe => return Ok(()),
+        };
+        if used < max { Ok(()) } else { Err(limit) }
+    }
+
+    fn admit_group(&self, group: Group, limits: &BudgetLimits) -> Result<(), Limit> {
+        let (held, service) = (self.group(Group::Held), self.group(Group::Service));
+        let data = held + self.group(Group::Shared);
+        let room = match group {
+            Group::Shared => data < limits.data_max(),
+            Group::Held => held < limits.held_max() && data < limits.data_max(),
+            Group::Service => service < limits.service_max(),
+        };
+        if room { Ok(()) } else { Err(Limit::Reserve) }
+    }
+}
+
+impl BudgetLimits {
+    /// The number behind a limit, for the error that names it.
+    pub(super) fn value(&self, limit: Limit) -> usize {
+        match limit {
+            Limit::Connections | Limit::Reserve => self.total_max(),
+            Limit::Shared => self.max_shared.max(1),
+            Limit::Leases => self.max_leases,
+            Limit::Blocking => self.max_blocking,
+            Limit::Subscriptions => self.max_subscriptions,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(max_connections: usize) -> BudgetLimits {
+        BudgetLimits {
+            max_connections,
+            max_shared: 1000,
+            max_leases: 1000,
+            max_blocking: 1000,
+            max_subscriptions: 1000,
+            queue_max: 10,
+        }
+    }
+
+    #[test]
+    fn what_is_kept_for_whom_by_size_of_the_budget() {
+        let table = [
+            // max, held_max, held_floor, data_max, service_max
+            (0, 1, 1, 1, 1),
+            (1, 1, 1, 1, 1),
+            (2, 1, 1, 2, 1),
+            (3, 2, 1, 3, 2),
+            (4, 2, 2, 3, 2),
+            (8, 6, 4, 7, 2),
+            (64, 62, 32, 63, 16),
+        ];
+        for (max, held_max, held_floor, data_max, service_max) in table {
+            let l = limits(max);
+            assert_eq!(
+                (l.held_max(), l.held_floor(), l.data_max(), l.service_max()),
+                (held_max, held_floor, data_max, service_max),
+                "max_connections = {max}"
+            );
+        }
+    }
+
+    #[test]
+    fn leases_leave_a_slot_for_shared_and_one_for_service() {
+        let limits = limits(4);
+        let mut counts = Counts::default();
+        counts.add(Kind::Lease);
+        counts.add(Kind::Blocking);
+        assert_eq!(counts.admit(Kind::Tunnel, &limits), Err(Limit::Reserve));
+        assert_eq!(counts.admit(Kind::Shared, &limits), Ok(()));
+        counts.add(Kind::Shared);
+        assert_eq!(counts.admit(Kind::Shared, &limits), Err(Limit::Reserve));
+        assert_eq!(counts.admit(Kind::Probe, &limits), Ok(()));
+        counts.add(Kind::Probe);
+        assert_eq!(counts.admit(Kind::Control, &limits), Err(Limit::Connections));
+    }
+
+    #[test]
+    fn tunnels_count_as_leases() {
+        let limits = BudgetLimits { max_leases: 1, ..limits(8) };
+        let mut counts = Counts::default();
+        counts.add(Kind::Tunnel);
+        assert_eq!(counts.admit(Kind::Lease, &limits), Err(Limit::Leases));
+        assert_eq!(counts.admit_instead(Kind::Tunnel, Kind::Lease, &limits), Ok(()));
+    }
+}

@@ -1,0 +1,212 @@
+//! What a node says of itself, learnt from its replies.
+//!
+//! Every one of these may be missing: managed servers refuse `CONFIG`, users may not
+//! be allowed `INFO`. What is not told keeps its value, and the values at the start
+//! are those of a Redis that was never configured.
+
+use crate::resp::Value;
+
+/// The facts about one node that Weir acts on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerFacts {
+    /// Major, minor, patch of the Redis version that it is compatible with; for Valkey
+    /// its own version is in [`ServerFacts::flavour`]. All 0 if it was not told.
+    pub version: (u8, u8, u8),
+    /// Whose server it is.
+    pub flavour: Flavour,
+    /// How it is deployed.
+    pub mode: Mode,
+    /// Whether it takes writes.
+    pub role: Role,
+    /// Whether it is loading its data.
+    pub is_loading: bool,
+    /// The largest bulk string that it takes in a request, in bytes.
+    pub proto_max_bulk_len: u64,
+    /// How many databases it has, if it told.
+    pub databases: Option<u32>,
+    /// How many clients it takes, if it told.
+    pub maxclients: Option<u64>,
+    /// What names this run of the process; it changes with every restart.
+    pub run_id: Option<String>,
+}
+
+/// Whose server it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Flavour {
+    /// Redis.
+    Redis,
+    /// Valkey, with its own version.
+    Valkey(u8, u8, u8),
+    /// Another server that speaks the protocol, by the name it gives itself.
+    Other(String),
+}
+
+/// How a node is deployed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// For itself, or as one of a primary and its replicas.
+    Standalone,
+    /// As a member of a Redis Cluster.
+    Cluster,
+    /// As a Sentinel: it holds no data.
+    Sentinel,
+}
+
+/// Whether a node takes writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It does.
+    Primary,
+    /// It copies a primary.
+    Replica,
+    /// It is a Sentinel.
+    Sentinel,
+}
+
+/// Redis's own default for `proto-max-bulk-len`.
+const PROTO_MAX_BULK_LEN: u64 = 512 * 1024 * 1024;
+
+impl Default for ServerFacts {
+    fn default() -> ServerFacts {
+        ServerFacts {
+            version: (0, 0, 0),
+            flavour: Flavour::Redis,
+            mode: Mode::Standalone,
+            role: Role::Primary,
+            is_loading: false,
+            proto_max_bulk_len: PROTO_MAX_BULK_LEN,
+            databases: None,
+            maxclients: None,
+            run_id: None,
+        }
+    }
+}
+
+impl ServerFacts {
+    /// Takes what the answer to `HELLO` says. Anything else changes nothing.
+    pub fn learn_hello(&mut self, reply: &Value) {
+        let text = |key| reply.get(key).and_then(Value::as_str);
+        if let Some(server) = text("server") {
+            self.set_flavour(server, text("version"));
+        }
+        if let Some(version) = text("version").and_then(parse_version) {
+            // A Valkey gives its own version here; what it is compatible with is in INFO.
+            if matches!(self.flavour, Flavour::Redis) || self.version == (0, 0, 0) {
+                self.version = version;
+            }
+        }
+        if let Some(mode) = text("mode") {
+            self.set_mode(mode);
+        }
+        if let Some(role) = text("role") {
+            self.set_role(role);
+        }
+    }
+
+    /// Takes what the answer to `INFO` says, whichever sections it has.
+    pub fn learn_info(&mut self, reply: &Value) {
+        let (false, Some(info)) = (reply.is_error(), reply.as_str()) else { return };
+        let fields = || info.lines().filter_map(|line| line.split_once(':'));
+        let field = |name: &str| fields().find(|(key, _)| *key == name).map(|(_, v)| v.trim());
+        if let Some(version) = field("redis_version").and_then(parse_version) {
+            self.version = version;
+        }
+        if let Some(name) = field("server_name") {
+            self.set_flavour(name, field("valkey_version"));
+        } else if field("dragonfly_version").is_some() {
+            self.flavour = Flavour::Other("dragonfly".to_owned());
+        }
+        // Valkey names the first one as it likes (`extended-redis-compatibility`).
+        if let Some(mode) = field("server_mode").or_else(|| field("redis_mode")) {
+            self.set_mode(mode);
+        }
+        if let Some(role) = field("role") {
+            self.set_role(role);
+        }
+        if let Some(run_id) = field("run_id") {
+            self.run_id = Some(run_id.chars().take(RUN_ID_LEN_MAX).collect());
+        }
+        if let Some(maxclients) = field("maxclients").and_then(|text| text.parse().ok()) {
+            self.maxclients = Some(maxclients);
+        }
+        if let Some(loading) = field("loading") {
+            self.is_loading = loading != "0";
+        }
+    }
+
+    /// Takes what the answer to `CONFIG GET` says: `proto-max-bulk-len`, `databases`,
+    /// `maxclients`, whichever are in it.
+    pub fn learn_config(&mut self, reply: &Value) {
+        let number = |key| reply.get(key).and_then(Value::as_i64);
+        if let Some(len) = number("proto-max-bulk-len").and_then(positive) {
+            self.proto_max_bulk_len = len;
+        }
+        if let Some(databases) = number("databases").and_then(positive) {
+            self.databases = u32::try_from(databases).ok();
+        }
+        if let Some(maxclients) = number("maxclients").and_then(positive) {
+            self.maxclients = Some(maxclients);
+        }
+    }
+
+    /// Takes what the answer to `ROLE` says.
+    pub fn learn_role(&mut self, reply: &Value) {
+        let first = reply.as_array().and_then(<[Value]>::first);
+        if let Some(role) = first.and_then(Value::as_str) {
+            self.set_role(role);
+        }
+    }
+
+    /// Whether it is at least this version of Redis, or compatible with it. A server
+    /// that did not tell its version is at least none.
+    pub fn is_at_least(&self, major: u8, minor: u8) -> bool {
+        (self.version.0, self.version.1) >= (major, minor)
+    }
+
+    fn set_flavour(&mut self, name: &str, version: Option<&str>) {
+        self.flavour = match name {
+            "redis" => Flavour::Redis,
+            "valkey" => {
+                let (major, minor, patch) = version.and_then(parse_version).unwrap_or_default();
+                Flavour::Valkey(major, minor, patch)
+            }
+            other => Flavour::Other(other.chars().take(NAME_LEN_MAX).collect()),
+        };
+    }
+
+    fn set_mode(&mut self, mode: &str) {
+        self.mode = match mode {
+            "cluster" => Mode::Cluster,
+            "sentinel" => Mode::Sentinel,
+            _ => Mode::Standalone,
+        };
+    }
+
+    fn set_role(&mut self, role: &str) {
+        self.role = match role {
+            "slave" | "replica" => Role::Replica,
+            "sentinel" => Role::Sentinel,
+            _ => Role::Primary,
+        };
+    }
+}
+
+/// Names are kept for people to read; the server may send anything.
+const NAME_LEN_MAX: usize = 64;
+/// Redis's run ids have 40 characters.
+const RUN_ID_LEN_MAX: usize = 64;
+
+/// `7.0.15`, `255.255.255` (an unreleased one), `7.4.0-v1`: the digits that are there.
+fn parse_version(text: &str) -> Option<(u8, u8, u8)> {
+    let mut parts = text.split('.').map(|part| {
+        let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        part[..digits].parse::<u8>().ok()
+    });
+    let major = parts.next()??;
+    let mut next = || parts.next().flatten().unwrap_or(0);
+    Some((major, next(), next()))
+}
+
+fn positive(number: i64) -> Option<u64> {
+    u64::try_from(number).ok().filter(|&number| number > 0)
+}
