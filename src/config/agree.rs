@@ -158,9 +158,6 @@ fn listeners(config: &Config, reader: &mut Reader<'_>) {
     let mut taken: Vec<(String, SocketAddr)> = Vec::new();
     for route in &config.routes {
         let key = format!("{}.listen", join("route", &route.name));
-        for address in &route.listen {
-            claim(&mut taken, &key, *address, reader);
-        }
         let backend = format!("{}.backend.address", join("route", &route.name));
         if let Some(own) = route
             .listen
@@ -170,6 +167,9 @@ fn listeners(config: &Config, reader: &mut Reader<'_>) {
             let problem =
                 format!("expected the address of a Redis, found {own}, where this route listens");
             reader.mistake_unless_wrong(&backend, &[&key], problem);
+        }
+        for address in &route.listen {
+            claim(&mut taken, &key, *address, reader);
         }
     }
     if let Some(address) = config.admin.listen {
@@ -245,4 +245,61 @@ fn size(value: u64) -> String {
 
 fn time(value: Duration) -> String {
     format_duration(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_that_can_not_both_listen() {
+        let overlaps = |a: &str, b: &str| {
+            let (a, b) = (a.parse().unwrap(), b.parse().unwrap());
+            assert_eq!(overlap(a, b), overlap(b, a));
+            overlap(a, b)
+        };
+        assert!(overlaps("127.0.0.1:1", "127.0.0.1:1"));
+        assert!(overlaps("0.0.0.0:1", "127.0.0.1:1"));
+        assert!(overlaps("[::]:1", "[::1]:1"));
+        assert!(overlaps("[::]:1", "127.0.0.1:1"));
+        assert!(!overlaps("0.0.0.0:1", "[::1]:1"));
+        assert!(!overlaps("127.0.0.1:1", "127.0.0.1:2"));
+        assert!(!overlaps("127.0.0.1:1", "127.0.0.2:1"));
+        assert!(!overlaps("127.0.0.1:0", "127.0.0.1:0"));
+    }
+
+    #[test]
+    fn a_route_is_not_its_own_backend() {
+        let own = "0.0.0.0:6380".parse().unwrap();
+        assert!(is_at("127.0.0.1:6380", own));
+        assert!(is_at("localhost:6380", own));
+        assert!(!is_at("127.0.0.1:6379", own));
+        assert!(!is_at("redis.internal:6380", own));
+    }
+
+    #[test]
+    fn defaults_give_way_to_the_bounds_that_are_written() {
+        let config = Config::parse(
+            "weir.toml",
+            "process.buffer_memory_max = \"64MiB\"
+             [route.main]
+             backend = { address = \"h:1\", max_connections = 1, reconnect_max = \"10ms\" }
+             clients = { request_max = \"1MiB\" }
+             timeouts = { slow_request = \"1s\" }",
+        );
+        let route = &config.unwrap().routes[0];
+        let backend = &route.backend;
+        assert_eq!(
+            (backend.max_shared, backend.max_leases, backend.max_blocking),
+            (1, 1, 1)
+        );
+        assert_eq!(backend.max_subscriptions, 1);
+        assert_eq!(backend.reconnect_min, Duration::from_millis(10));
+        assert_eq!(route.clients.output_max, 64 << 20);
+        assert_eq!(route.clients.unauthenticated_request_max, 1 << 20);
+        let timeouts = &route.timeouts;
+        for timeout in [timeouts.request, timeouts.connect, timeouts.stall] {
+            assert_eq!(timeout, Duration::from_secs(1));
+        }
+    }
 }

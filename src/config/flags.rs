@@ -11,6 +11,8 @@ use super::{Config, Route};
 
 /// The name of the one route of a Weir without a file.
 const ROUTE_NAME: &str = "main";
+/// Where flags are, in mistakes.
+const COMMAND_LINE: &str = "command line";
 
 /// What the command line and the environment say, as written there.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +32,7 @@ pub struct Flags {
 impl Flags {
     /// The configuration of a Weir without a file: one route, everything else default.
     pub(super) fn config(&self, sources: Sources<'_>) -> Result<Config, Mistakes> {
-        let mut reader = Reader::new("command line", "", sources);
+        let mut reader = Reader::new(COMMAND_LINE, "", sources);
         let mut config = Config::empty();
         config.routes = vec![Route {
             name: ROUTE_NAME.to_owned(),
@@ -46,41 +48,29 @@ impl Flags {
 
     /// Puts what is given in place of what the file says.
     pub(super) fn apply(&self, config: &mut Config, reader: &mut Reader<'_>) {
+        let flag = |name: &'static str| (COMMAND_LINE, name);
         if let Some(filter) = &self.log {
-            reader.given(
-                &mut config.log,
-                ("log", "filter"),
-                "WEIR_LOG",
-                &text(filter),
-            );
+            let named = ("environment", "WEIR_LOG");
+            reader.given(&mut config.log, ("log", "filter"), named, &text(filter));
         }
         if let Some(address) = &self.admin {
-            reader.given(
-                &mut config.admin,
-                ("admin", "listen"),
-                "--admin",
-                &text(address),
-            );
+            let key = ("admin", "listen");
+            reader.given(&mut config.admin, key, flag("--admin"), &text(address));
         }
         if let Some(workers) = &self.workers {
-            let number = number(workers);
-            reader.given(
-                &mut config.process,
-                ("process", "workers"),
-                "--workers",
-                &number,
-            );
+            let (key, workers) = (("process", "workers"), number(workers));
+            reader.given(&mut config.process, key, flag("--workers"), &workers);
         }
         let Some(route) = config.routes.first_mut() else {
             return;
         };
         if let Some(address) = &self.backend {
             let key = ("route.main.backend", "address");
-            reader.given(&mut route.backend, key, "--backend", &text(address));
+            reader.given(&mut route.backend, key, flag("--backend"), &text(address));
         }
         if !self.listen.is_empty() {
-            let list = list(&self.listen);
-            reader.given(route, ("route.main", "listen"), "--listen", &list);
+            let (key, addresses) = (("route.main", "listen"), list(&self.listen));
+            reader.given(route, key, flag("--listen"), &addresses);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// The file, or `command line`.
+    /// The file, `command line` or `environment`.
     pub source: String,
     /// Line in the file, from 1; `None` where there is none.
     pub line: Option<usize>,

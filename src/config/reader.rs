@@ -248,12 +248,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Sets one setting from the command line or the environment, where it is called `called`.
+    /// Sets one setting from elsewhere than the file: `place` (the command line, the
+    /// environment), where it is called `called`.
     pub(super) fn given<S: Section>(
         &mut self,
         section: &mut S,
         (path, name): (&str, &str),
-        called: &str,
+        (place, called): (&str, &str),
         value: &DeValue<'_>,
     ) {
         let setting = S::SETTINGS
@@ -265,7 +266,7 @@ impl<'a> Reader<'a> {
         if let Err(problem) = (setting.set)(section, &found) {
             self.is_whole = false;
             self.mistakes.push(Mistake {
-                source: "command line".to_owned(),
+                source: place.to_owned(),
                 line: None,
                 key: called.to_owned(),
                 problem,

@@ -91,8 +91,8 @@ pub fn file() -> String {
             text.push('\n');
             comment(&mut text, facts.doc);
             let _ = writeln!(text, "# {}.", capitalised(&(facts.accepts)()));
-            let active = matches!((chapter.path, facts.name), (_, "listen" | "address"));
-            for line in lines(facts) {
+            let active = matches!(facts.name, "listen" | "address");
+            for line in lines(facts, is_example) {
                 let _ = writeln!(text, "{}{line}", if active { "" } else { "# " });
             }
         }
@@ -101,22 +101,31 @@ pub fn file() -> String {
 }
 
 /// A setting as lines of a file: its default, or how it might look.
-fn lines(facts: &Facts) -> Vec<String> {
+fn lines(facts: &Facts, of_user: bool) -> Vec<String> {
     let forms = (facts.forms)();
     let example = facts.example.first().copied().unwrap_or("\"\"");
     match facts.fallback {
         Fallback::Value(value) => vec![format!("{} = {value}", facts.name)],
         Fallback::Nothing | Fallback::Required => forms
             .iter()
-            .map(|form| format!("{}{form} = {}", facts.name, example_of(form, example)))
+            .map(|form| {
+                format!(
+                    "{}{form} = {}",
+                    facts.name,
+                    example_of(form, of_user, example)
+                )
+            })
             .collect(),
     }
 }
 
-fn example_of<'a>(form: &str, example: &'a str) -> &'a str {
-    match form {
-        "_env" => "\"REDIS_PASSWORD\"",
-        "_file" => "\"/run/secrets/redis\"",
+/// What to show for a form of a setting that has no default.
+fn example_of<'a>(form: &str, of_user: bool, example: &'a str) -> &'a str {
+    match (form, of_user) {
+        ("_env", false) => "\"REDIS_PASSWORD\"",
+        ("_env", true) => "\"ALICE_PASSWORD\"",
+        ("_file", false) => "\"/run/secrets/redis\"",
+        ("_file", true) => "\"/run/secrets/alice\"",
         _ => example,
     }
 }

@@ -109,3 +109,45 @@ fn is_name(host: &str) -> bool {
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_with_ports() {
+        for text in [
+            "127.0.0.1:6379",
+            "redis:1",
+            "a-b_c.example.com.:65535",
+            "[::1]:6379",
+        ] {
+            assert!(is_host_and_port(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_with_a_port() {
+        for text in [
+            "",
+            ":",
+            "redis",
+            ":6379",
+            "redis:",
+            "redis:0",
+            "redis:65536",
+            "redis:+1",
+            "::1:6379",
+            "[::1]",
+            "[redis]:1",
+            "a b:1",
+            "redis://h:1",
+            "u@h:1",
+            "h:1/0",
+            "h,i:1",
+        ] {
+            assert!(!is_host_and_port(text), "{text}");
+        }
+        assert!(!is_host_and_port(&format!("{}:1", "a".repeat(254))));
+    }
+}

@@ -105,3 +105,33 @@ fn is_directive(directive: &str) -> bool {
         None => LEVELS.contains(&directive),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::is_directive;
+    use tracing_subscriber::filter::Targets;
+
+    #[test]
+    fn what_is_accepted_as_a_filter_is_one() {
+        for text in ["info", "off", "weir::backend=debug", "hyper=off"] {
+            assert!(is_directive(text), "{text}");
+            assert!(text.parse::<Targets>().is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_level_is_no_module() {
+        for text in [
+            "",
+            "inf",
+            "INFO ",
+            "weir=",
+            "=info",
+            "weir=inf",
+            "weir[x]=info",
+            "a=b=info",
+        ] {
+            assert!(!is_directive(text), "{text}");
+        }
+    }
+}

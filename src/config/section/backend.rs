@@ -59,12 +59,13 @@ section! {
         max_leases: usize = Count::from_to(0, 100_000),
             default 32, changes Live;
 
-        /// Of these, at most so many for clients that wait in a blocking
-        /// command such as BLPOP.
+        /// Of these, at most so many for clients that wait in a blocking command
+        /// such as BLPOP, which nobody can share with them while they wait.
         max_blocking: usize = Count::from_to(0, 100_000),
             default 32, changes Live;
 
-        /// Of these, at most so many for subscriptions.
+        /// Of these, at most so many for clients that have subscribed to channels
+        /// or patterns.
         max_subscriptions: usize = Count::from_to(0, 100_000),
             default 16, changes Live;
 
@@ -74,7 +75,8 @@ section! {
         lease_wait: Duration = Time::from_to(Duration::ZERO, HOUR),
             default "1s", changes Live;
 
-        /// Commands that wait so at once; the next is refused without waiting.
+        /// Commands that wait so at once; the next is refused without waiting. A queue
+        /// that is longer could not be served within `lease_wait` anyway.
         lease_queue: usize = Count::from_to(0, 1_000_000),
             default 1024, changes Live;
 
@@ -84,18 +86,20 @@ section! {
         lease_idle: Duration = Time::from_to(MILLISECOND, DAY),
             default "60s", changes Live;
 
-        /// A shared connection that has carried nothing for so long is closed.
+        /// A shared connection that has carried nothing for so long is closed, and
+        /// opened again when it is needed: what is quiet does not use up Redis.
         max_idle: Duration = Time::from_to(Duration::from_secs(1), 365 * DAY),
             default "60s", changes Live;
 
-        /// A connection is replaced, once it is quiet, at this age (give or take a tenth, so
-        /// that they do not go all at once): this is how a change behind a
-        /// name or a load balancer is taken up.
+        /// A shared connection is replaced at this age, give or take a tenth so that
+        /// they do not go all at once, without a command being lost. This is
+        /// how a change behind a name or a load balancer is taken up.
         max_age: Duration = Time::from_to(Duration::from_secs(1), 365 * DAY).or_zero("never"),
             default "1h", changes Live;
 
         /// A larger request streams over a connection of its own and so neither
-        /// holds up others nor is collected in memory.
+        /// holds up others nor is collected in memory. Below it, sharing is faster
+        /// than taking a connection.
         large_request: u64 = Size::from_to(KIB, GIB),
             default "64KiB", changes Live;
 

@@ -16,9 +16,9 @@ section! {
 
         /// A client that has asked nothing for so long is closed; never one that
         /// is in a transaction, blocked, subscribed or waiting for a reply.
-        /// Ten minutes, as a well-known managed Redis does: connection
-        /// pools of all libraries cope with it, and leaked connections are gone
-        /// before they are many.
+        /// Connections that an application leaked are gone so before they are many,
+        /// while a library's pool, which firewalls and managed servers treat
+        /// alike, just opens another.
         idle_timeout: Duration = Time::from_to(MILLISECOND, 365 * DAY).or_zero("never"),
             default "10m", changes Live;
 

@@ -8,9 +8,9 @@ use crate::config::kind::{Count, GIB, HOUR, MIB, Size, Time};
 section! {
     /// What all routes of one Weir share.
     pub struct Process {
-        /// Worker threads. Each has clients and connections to Redis of its own.
-        /// 0 means one for each core. One is enough for what one Redis can do with
-        /// most commands; more help when clients are many and values large.
+        /// Worker threads, each with clients of its own. 0 means one for each core.
+        /// One is enough for what one Redis can do with most commands; more help
+        /// when clients are many and values large.
         workers: usize = Count::from_to(0, 1024),
             default 0, changes Restart;
 
@@ -22,15 +22,15 @@ section! {
             default 10_000, changes Live;
 
         /// Memory that requests on their way in and replies that clients have not
-        /// read yet may take together, on all routes. At the limit Weir stops reading
-        /// from those that hold the most and closes those that do not read, instead
-        /// of being killed by the kernel. 1 GiB is what one Redis request may
-        /// take at most, so that no single one is refused for it.
+        /// read yet may take together, on all routes. At the limit the clients that
+        /// hold the most are made to wait or closed, instead of the kernel killing
+        /// Weir for all. It is no more than Redis lets a single client's
+        /// request take, and in normal use Weir holds a few MiB.
         buffer_memory_max: u64 = Size::from_to(16 * MIB, 1024 * GIB),
             default "1GiB", changes Live;
 
         /// How long a shutdown waits for commands that are under way before it
-        /// closes the rest. Kubernetes and systemd kill after 30 s and 90 s.
+        /// closes the rest. Ten seconds are within the 30 that Kubernetes gives.
         drain_timeout: Duration = Time::from_to(Duration::ZERO, HOUR),
             default "10s", changes Live;
     }

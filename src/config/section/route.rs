@@ -11,8 +11,8 @@ section! {
     /// between them. A process serves as many as it has sections of this kind;
     /// NAME stands in logs and metrics.
     pub struct Route {
-        /// Where clients connect: one address, or a list of them. Use "0.0.0.0:6380"
-        /// or "[::]:6380" to be reached from other machines. Port 0 lets the
+        /// Where clients connect: one address, or a list of them. Use `0.0.0.0:6380`
+        /// or `[::]:6380` to be reached from other machines. Port 0 lets the
         /// system choose one, which is then in the log.
         listen: Vec<SocketAddr> = Listen,
             default "127.0.0.1:6380", changes Restart;

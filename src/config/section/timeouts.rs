@@ -14,9 +14,10 @@ section! {
         connect: Duration = Time::from_to(MILLISECOND, HOUR),
             default "2s", changes Live;
 
-        /// From the arrival of a plain command to its reply. Then its caller, and only it, gets an
-        /// error that says that the outcome is unknown. Twice the 5 s after
-        /// which Redis calls a script too slow, so that Redis's own "-BUSY" comes first.
+        /// From the arrival of a plain command to its reply. Then its caller, and only
+        /// it, gets an error that says that the outcome is unknown. Twice the 5 s
+        /// after which Redis answers "-BUSY" while a script runs, so that this
+        /// comes first.
         request: Duration = Time::from_to(MILLISECOND, DAY),
             default "10s", changes Live;
 
@@ -36,11 +37,13 @@ section! {
         stall: Duration = Time::from_to(MILLISECOND, HOUR),
             default "3s", changes Live;
 
-        /// For the next bytes of a request that has begun. Then the client is closed.
+        /// For the next bytes of a request that has begun. Then the client is closed:
+        /// its network is gone, or it sends slowly to tie Weir down.
         read: Duration = Time::from_to(MILLISECOND, DAY),
             default "60s", changes Live;
 
-        /// For a client to read any of the replies that wait for it. Then it is closed.
+        /// For a client to read any of the replies that wait for it. Then it is closed,
+        /// and the memory that they take is free.
         write: Duration = Time::from_to(MILLISECOND, DAY),
             default "60s", changes Live;
     }
