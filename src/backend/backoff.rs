@@ -18,12 +18,19 @@ pub struct Backoff {
 impl Backoff {
     /// Pauses from about `min` to `max`; different seeds give different jitter.
     pub fn new(min: Duration, max: Duration, seed: u64) -> Backoff {
-        Backoff { min, max: max.max(min), failures: 0, random: Xorshift::new(seed) }
+        Backoff {
+            min,
+            max: max.max(min),
+            failures: 0,
+            random: Xorshift::new(seed),
+        }
     }
 
     /// Another failure: how long to pause now.
     pub fn next_pause(&mut self) -> Duration {
-        let doubled = 2u32.checked_pow(self.failures).and_then(|factor| self.min.checked_mul(factor));
+        let doubled = 2u32
+            .checked_pow(self.failures)
+            .and_then(|factor| self.min.checked_mul(factor));
         self.failures = self.failures.saturating_add(1);
         let longest = doubled.unwrap_or(self.max).min(self.max);
         longest.mul_f64(0.5 + 0.5 * self.random.next_fraction())
@@ -54,7 +61,9 @@ impl Xorshift {
         let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        Xorshift { state: (z ^ (z >> 31)).max(1) }
+        Xorshift {
+            state: (z ^ (z >> 31)).max(1),
+        }
     }
 
     /// Evenly from 0 (included) to 1 (not).
@@ -81,7 +90,10 @@ mod tests {
             for full in [50, 100, 200, 400, 800, 1600, 2000, 2000] {
                 let full = Duration::from_millis(full);
                 let pause = backoff.next_pause();
-                assert!(full / 2 <= pause && pause <= full, "seed {seed}: {pause:?} of {full:?}");
+                assert!(
+                    full / 2 <= pause && pause <= full,
+                    "seed {seed}: {pause:?} of {full:?}"
+                );
             }
             assert_eq!(backoff.failures(), 8);
             backoff.reset();
@@ -91,11 +103,19 @@ mod tests {
 
     #[test]
     fn different_seeds_spread_over_the_whole_range() {
-        let pauses: Vec<_> = (0..1000).map(|s| Backoff::new(MIN, MAX, s).next_pause()).collect();
+        let pauses: Vec<_> = (0..1000)
+            .map(|s| Backoff::new(MIN, MAX, s).next_pause())
+            .collect();
         for tenth in 0..10 {
             let from = MIN / 2 + MIN * tenth / 20;
-            let in_it = pauses.iter().filter(|&&p| from <= p && p < from + MIN / 20).count();
-            assert!((50..200).contains(&in_it), "{in_it} of 1000 in tenth {tenth}");
+            let in_it = pauses
+                .iter()
+                .filter(|&&p| from <= p && p < from + MIN / 20)
+                .count();
+            assert!(
+                (50..200).contains(&in_it),
+                "{in_it} of 1000 in tenth {tenth}"
+            );
         }
     }
 

@@ -41,7 +41,9 @@ impl Credential {
     ///
     /// The name `default` is the same as none, to Redis and so to Weir.
     pub fn new(username: Option<&[u8]>, password: Secret) -> Credential {
-        let username = username.filter(|name| *name != b"default").map(<[u8]>::to_vec);
+        let username = username
+            .filter(|name| *name != b"default")
+            .map(<[u8]>::to_vec);
         Credential { username, password }
     }
 
@@ -78,7 +80,10 @@ impl User {
 
 impl fmt::Debug for User {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("User").field(&self.entry.id).field(&self.entry.credential).finish()
+        f.debug_tuple("User")
+            .field(&self.entry.id)
+            .field(&self.entry.credential)
+            .finish()
     }
 }
 
@@ -129,7 +134,9 @@ impl Credentials {
             by_name: HashMap::new(),
             last_id: UserId::BACKEND.0,
         };
-        Credentials { table: Arc::new(RwLock::new(table)) }
+        Credentials {
+            table: Arc::new(RwLock::new(table)),
+        }
     }
 
     /// The user of connections without any credential.
@@ -174,7 +181,9 @@ impl Credentials {
         self.read(|table| match id {
             UserId::NOBODY => Some(table.nobody.clone()),
             UserId::BACKEND => Some(table.backend.clone()),
-            _ => Some(User { entry: table.by_id.get(&id)?.entry.upgrade()? }),
+            _ => Some(User {
+                entry: table.by_id.get(&id)?.entry.upgrade()?,
+            }),
         })
     }
 
@@ -201,7 +210,9 @@ impl Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("Credentials")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -214,21 +225,38 @@ impl Table {
             .iter()
             .map(|id| &self.by_id[id])
             .find(|known| known.credential.password == credential.password)?;
-        Some(User { entry: known.entry.upgrade()? })
+        Some(User {
+            entry: known.entry.upgrade()?,
+        })
     }
 
     fn insert(&mut self, credential: Credential, table: Weak<RwLock<Table>>) -> User {
         self.last_id += 1;
         let id = UserId(self.last_id);
-        self.by_name.entry(credential.username.clone()).or_default().push(id);
+        self.by_name
+            .entry(credential.username.clone())
+            .or_default()
+            .push(id);
         let credential = Arc::new(credential);
-        let entry = Arc::new(Entry { id, credential: Some(credential.clone()), table });
-        self.by_id.insert(id, Known { credential, entry: Arc::downgrade(&entry) });
+        let entry = Arc::new(Entry {
+            id,
+            credential: Some(credential.clone()),
+            table,
+        });
+        self.by_id.insert(
+            id,
+            Known {
+                credential,
+                entry: Arc::downgrade(&entry),
+            },
+        );
         User { entry }
     }
 
     fn forget(&mut self, id: UserId) {
-        let Some(known) = self.by_id.remove(&id) else { return };
+        let Some(known) = self.by_id.remove(&id) else {
+            return;
+        };
         let username = &known.credential.username;
         if let Some(ids) = self.by_name.get_mut(username) {
             ids.retain(|known| *known != id);
@@ -242,14 +270,23 @@ impl Table {
 impl Drop for Entry {
     fn drop(&mut self) {
         if let Some(table) = self.table.upgrade() {
-            table.write().unwrap_or_else(PoisonError::into_inner).forget(self.id);
+            table
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .forget(self.id);
         }
     }
 }
 
 fn fixed(id: UserId, credential: Option<Credential>) -> User {
     let credential = credential.map(Arc::new);
-    User { entry: Arc::new(Entry { id, credential, table: Weak::new() }) }
+    User {
+        entry: Arc::new(Entry {
+            id,
+            credential,
+            table: Weak::new(),
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -264,17 +301,31 @@ mod tests {
     fn the_same_credential_is_the_same_user() {
         let table = Credentials::new(None);
         let alice = table.intern(credential("alice", "a")).unwrap();
-        assert_eq!(table.intern(credential("alice", "a")).unwrap().id(), alice.id());
-        assert_ne!(table.intern(credential("alice", "b")).unwrap().id(), alice.id());
-        assert_ne!(table.intern(credential("bob", "a")).unwrap().id(), alice.id());
+        assert_eq!(
+            table.intern(credential("alice", "a")).unwrap().id(),
+            alice.id()
+        );
+        assert_ne!(
+            table.intern(credential("alice", "b")).unwrap().id(),
+            alice.id()
+        );
+        assert_ne!(
+            table.intern(credential("bob", "a")).unwrap().id(),
+            alice.id()
+        );
         assert_eq!(table.len(), 1, "only alice is still held");
-        assert_eq!(table.get(alice.id()).unwrap().credential(), alice.credential());
+        assert_eq!(
+            table.get(alice.id()).unwrap().credential(),
+            alice.credential()
+        );
     }
 
     #[test]
     fn default_is_the_user_without_a_name() {
         let table = Credentials::new(None);
-        let unnamed = table.intern(Credential::new(None, Secret::new("p"))).unwrap();
+        let unnamed = table
+            .intern(Credential::new(None, Secret::new("p")))
+            .unwrap();
         let named = table.intern(credential("default", "p")).unwrap();
         assert_eq!(named.id(), unnamed.id());
         assert_eq!(named.credential().unwrap().username(), None);
@@ -311,8 +362,14 @@ mod tests {
         let mut users: Vec<_> = (0..CREDENTIALS_MAX)
             .map(|i| table.intern(credential(&format!("user{i}"), "p")).unwrap())
             .collect();
-        assert_eq!(table.intern(credential("late", "p")).unwrap_err(), CredentialsFull);
-        assert!(table.intern(credential("user7", "p")).is_ok(), "who is known still is");
+        assert_eq!(
+            table.intern(credential("late", "p")).unwrap_err(),
+            CredentialsFull
+        );
+        assert!(
+            table.intern(credential("user7", "p")).is_ok(),
+            "who is known still is"
+        );
         users.pop();
         assert!(table.intern(credential("late", "p")).is_ok());
     }
@@ -327,7 +384,9 @@ mod tests {
     #[test]
     fn many_threads_agree_on_who_is_who() {
         let table = Credentials::new(None);
-        let held: Vec<_> = (0..8).map(|i| table.intern(credential("x", &i.to_string())).unwrap()).collect();
+        let held: Vec<_> = (0..8)
+            .map(|i| table.intern(credential("x", &i.to_string())).unwrap())
+            .collect();
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 let (table, held) = (&table, &held);
@@ -338,7 +397,10 @@ mod tests {
                         assert_eq!(user.id(), held[i].id());
                         // Comes and goes on all threads at once.
                         let fleeting = table.intern(credential("y", &i.to_string())).unwrap();
-                        assert_eq!(fleeting.credential(), Some(&credential("y", &i.to_string())));
+                        assert_eq!(
+                            fleeting.credential(),
+                            Some(&credential("y", &i.to_string()))
+                        );
                     }
                 });
             }

@@ -153,7 +153,10 @@ impl Handshake {
             }
             (Version::Resp2, ..) => {}
         }
-        say(Step::SetName, &[b"CLIENT", b"SETNAME", &printable(spec.name)]);
+        say(
+            Step::SetName,
+            &[b"CLIENT", b"SETNAME", &printable(spec.name)],
+        );
         if spec.db != 0 {
             say(Step::Select, &[b"SELECT", spec.db.to_string().as_bytes()]);
         }
@@ -217,9 +220,15 @@ impl Handshake {
             let error = self.error(step, text);
             // The name is a courtesy to operators. Errors that concern the connection
             // as a whole are errors here, too: this may be the only command.
-            let is_about_the_name =
-                matches!(error, HandshakeError::Other(..) | HandshakeError::NoPerm(_) | HandshakeError::Busy);
-            return if step == Step::SetName && is_about_the_name { Ok(()) } else { Err(error) };
+            let is_about_the_name = matches!(
+                error,
+                HandshakeError::Other(..) | HandshakeError::NoPerm(_) | HandshakeError::Busy
+            );
+            return if step == Step::SetName && is_about_the_name {
+                Ok(())
+            } else {
+                Err(error)
+            };
         }
         match step {
             Step::Hello if value.pairs().is_some() => self.greeting.hello = Some(value),
@@ -299,7 +308,11 @@ impl fmt::Display for HandshakeError {
             HandshakeError::NoPerm(step) => write!(f, "no permission for {}", step.command()),
             HandshakeError::Other(step, text) => write!(f, "{}: {text}", step.command()),
             HandshakeError::NotRedis(step) => {
-                write!(f, "the answer to {} is not one that Redis gives", step.command())
+                write!(
+                    f,
+                    "the answer to {} is not one that Redis gives",
+                    step.command()
+                )
             }
             other => f.write_str(&other.name().replace('_', " ")),
         }
@@ -317,7 +330,9 @@ fn is_no_such_db(text: &[u8]) -> bool {
 
 /// Redis takes `!` to `~` in a name and nothing else (networking.c, `validateClientAttr`).
 fn printable(name: &str) -> Vec<u8> {
-    name.bytes().map(|byte| if byte.is_ascii_graphic() { byte } else { b'_' }).collect()
+    name.bytes()
+        .map(|byte| if byte.is_ascii_graphic() { byte } else { b'_' })
+        .collect()
 }
 
 /// An error text is repeated in logs; a longer one than this says nothing more.

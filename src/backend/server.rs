@@ -105,9 +105,15 @@ impl ServerFacts {
 
     /// Takes what the answer to `INFO` says, whichever sections it has.
     pub fn learn_info(&mut self, reply: &Value) {
-        let (false, Some(info)) = (reply.is_error(), reply.as_str()) else { return };
+        let (false, Some(info)) = (reply.is_error(), reply.as_str()) else {
+            return;
+        };
         let fields = || info.lines().filter_map(|line| line.split_once(':'));
-        let field = |name: &str| fields().find(|(key, _)| *key == name).map(|(_, v)| v.trim());
+        let field = |name: &str| {
+            fields()
+                .find(|(key, _)| *key == name)
+                .map(|(_, v)| v.trim())
+        };
         if let Some(version) = field("redis_version").and_then(parse_version) {
             self.version = version;
         }

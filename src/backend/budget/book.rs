@@ -147,7 +147,10 @@ impl Book {
 
     /// A slot at once or not at all.
     pub(super) fn try_take(&mut self, kind: Kind, now: Time) -> Option<Granted> {
-        debug_assert!(kind != Kind::Shared, "shared slots are asked for by partition");
+        debug_assert!(
+            kind != Kind::Shared,
+            "shared slots are asked for by partition"
+        );
         if self.counts.admit(kind, &self.limits).is_err() {
             self.counters.refused_at_once[kind.index()] += 1;
             self.hint(kind, None, now);
@@ -160,9 +163,16 @@ impl Book {
 
     /// Stands in line for a slot; a [`Decision::Grant`] may follow at once.
     pub(super) fn enqueue(&mut self, kind: Kind, now: Time) -> Result<WaiterId, Refused> {
-        debug_assert!(kind != Kind::Shared, "shared slots are asked for by partition");
+        debug_assert!(
+            kind != Kind::Shared,
+            "shared slots are asked for by partition"
+        );
         self.check_line(kind)?;
-        let id = self.add_waiter(Waiter { kind, shared: None, since: now });
+        let id = self.add_waiter(Waiter {
+            kind,
+            shared: None,
+            since: now,
+        });
         self.settle(now);
         Ok(id)
     }
@@ -192,7 +202,11 @@ impl Book {
         if let Err(refused) = self.check_line(Kind::Shared) {
             return SharedAnswer::Refused(refused);
         }
-        let id = self.add_waiter(Waiter { kind: Kind::Shared, shared, since: now });
+        let id = self.add_waiter(Waiter {
+            kind: Kind::Shared,
+            shared,
+            since: now,
+        });
         self.settle(now);
         SharedAnswer::Wait(id)
     }
@@ -203,7 +217,10 @@ impl Book {
         let waiter = self.waiters.remove(&id)?;
         self.lines[waiter.kind.index()].remove(&id);
         if let Some((partition, _)) = &waiter.shared {
-            let standing = self.partitions.get_mut(partition).expect("a waiter's partition stands");
+            let standing = self
+                .partitions
+                .get_mut(partition)
+                .expect("a waiter's partition stands");
             standing.waiters.remove(&id);
             self.forget_if_empty(partition);
         }
@@ -270,13 +287,17 @@ impl Book {
     pub(super) fn longest_wait(&self, now: Time) -> [Duration; Kind::COUNT] {
         std::array::from_fn(|kind| {
             let first = self.lines[kind].first();
-            first.map_or(Duration::ZERO, |id| now.saturating_sub(self.waiters[id].since))
+            first.map_or(Duration::ZERO, |id| {
+                now.saturating_sub(self.waiters[id].since)
+            })
         })
     }
 
     /// The one way in which a slot stops being linked to.
     pub(super) fn unlink(&mut self, id: SlotId) {
-        let Some(entry) = self.slots.get_mut(&id) else { return };
+        let Some(entry) = self.slots.get_mut(&id) else {
+            return;
+        };
         entry.retiring = true;
         entry.asked = false;
         entry.cell.asked.store(false, Relaxed);
@@ -307,7 +328,9 @@ impl Book {
     }
 
     fn serve(&mut self, kind: Kind, now: Time) {
-        let id = self.lines[kind.index()].pop_first().expect("somebody is in this line");
+        let id = self.lines[kind.index()]
+            .pop_first()
+            .expect("somebody is in this line");
         let waiter = self.waiters.remove(&id).expect("who is in line is known");
         let granted = self.open(kind, waiter.shared.clone(), now);
         let cell = granted.cell.clone();
@@ -319,13 +342,17 @@ impl Book {
 
     /// The partition has its connection: its other workers need not wait for one.
     fn link_the_others(&mut self, partition: &Partition, worker: usize, cell: &Arc<SlotCell>) {
-        let standing = self.partitions.get_mut(partition).expect("it just got a slot");
+        let standing = self
+            .partitions
+            .get_mut(partition)
+            .expect("it just got a slot");
         for id in std::mem::take(&mut standing.waiters) {
             // The one that got the slot is in here too, but no longer in line.
             if self.waiters.remove(&id).is_some() {
                 self.lines[Kind::Shared.index()].remove(&id);
                 self.counters.linked += 1;
-                self.decisions.push(Decision::Link(id, worker, cell.clone()));
+                self.decisions
+                    .push(Decision::Link(id, worker, cell.clone()));
             }
         }
     }
@@ -355,7 +382,11 @@ impl Book {
             cell: cell.clone(),
         };
         self.slots.insert(id, entry);
-        Granted { id, cell, partition }
+        Granted {
+            id,
+            cell,
+            partition,
+        }
     }
 
     /// The connection a worker should use: its own, else one of the others', spread
@@ -382,14 +413,27 @@ impl Book {
 
     pub(super) fn refusal(&self, kind: Kind, because: RefusedBecause) -> Refused {
         // Whoever is served in this very moment was kept waiting by the total.
-        let limit = self.counts.admit(kind, &self.limits).err().unwrap_or(Limit::Connections);
-        Refused { kind, limit, limit_value: self.limits.value(limit), because }
+        let limit = self
+            .counts
+            .admit(kind, &self.limits)
+            .err()
+            .unwrap_or(Limit::Connections);
+        Refused {
+            kind,
+            limit,
+            limit_value: self.limits.value(limit),
+            because,
+        }
     }
 
     fn add_waiter(&mut self, waiter: Waiter) -> WaiterId {
         let id = WaiterId(self.next_id());
         if let Some((partition, _)) = &waiter.shared {
-            self.partitions.entry(partition.clone()).or_default().waiters.insert(id);
+            self.partitions
+                .entry(partition.clone())
+                .or_default()
+                .waiters
+                .insert(id);
         }
         if self.counts.admit(waiter.kind, &self.limits).is_err() {
             self.counters.waited[waiter.kind.index()] += 1;
@@ -405,8 +449,14 @@ impl Book {
     fn hint(&mut self, kind: Kind, partition: Option<&Partition>, now: Time) {
         let hint = &mut self.hints[kind.index()];
         let until = now + HINT_LASTS;
-        if hint.as_ref().is_none_or(|hint| until >= hint.until + HINT_LASTS / 10) {
-            *hint = Some(Hint { until, partition: partition.cloned() });
+        if hint
+            .as_ref()
+            .is_none_or(|hint| until >= hint.until + HINT_LASTS / 10)
+        {
+            *hint = Some(Hint {
+                until,
+                partition: partition.cloned(),
+            });
             self.settle(now);
         }
     }
@@ -430,9 +480,11 @@ impl Book {
     /// however many workers of it wait.
     pub(super) fn demands(&self, kind: Kind) -> usize {
         match kind {
-            Kind::Shared => {
-                self.partitions.values().filter(|standing| !standing.waiters.is_empty()).count()
-            }
+            Kind::Shared => self
+                .partitions
+                .values()
+                .filter(|standing| !standing.waiters.is_empty())
+                .count(),
             _ => self.lines[kind.index()].len(),
         }
     }

@@ -18,7 +18,12 @@ use crate::resp::Version;
 const WORKERS: usize = 3;
 
 fn partition(db: u32) -> Partition {
-    Partition { user: UserId::NOBODY, version: Version::Resp2, db, no_touch: false }
+    Partition {
+        user: UserId::NOBODY,
+        version: Version::Resp2,
+        db,
+        no_touch: false,
+    }
 }
 
 fn limits(max_connections: usize) -> BudgetLimits {
@@ -119,7 +124,13 @@ impl World {
                 Some(Served::Link(owner))
             }
             SharedAnswer::Wait(id) => {
-                self.waiting.insert(id, Waiting { kind: Kind::Shared, shared });
+                self.waiting.insert(
+                    id,
+                    Waiting {
+                        kind: Kind::Shared,
+                        shared,
+                    },
+                );
                 None
             }
             SharedAnswer::Refused(refused) => {
@@ -159,7 +170,9 @@ impl World {
     }
 
     fn idle(&mut self, id: SlotId, is_idle: bool) {
-        self.holders[&id].cell.set_idle_since(is_idle.then_some(self.now));
+        self.holders[&id]
+            .cell
+            .set_idle_since(is_idle.then_some(self.now));
     }
 
     fn may_yield(&mut self, id: SlotId) -> MayYield {
@@ -174,26 +187,38 @@ impl World {
     }
 
     fn asked(&self) -> Vec<SlotId> {
-        let asked = |(id, holder): (&SlotId, &Holder)| holder.cell.asked.load(Relaxed).then_some(*id);
+        let asked =
+            |(id, holder): (&SlotId, &Holder)| holder.cell.asked.load(Relaxed).then_some(*id);
         self.holders.iter().filter_map(asked).collect()
     }
 
-    fn hold(
-        &mut self,
-        granted: Granted,
-        kind: Kind,
-        shared: Option<(Partition, usize)>,
-    ) -> SlotId {
-        assert_eq!(granted.partition.as_ref(), shared.as_ref().map(|(partition, _)| partition));
+    fn hold(&mut self, granted: Granted, kind: Kind, shared: Option<(Partition, usize)>) -> SlotId {
+        assert_eq!(
+            granted.partition.as_ref(),
+            shared.as_ref().map(|(partition, _)| partition)
+        );
         let total = self.book.slots.len();
-        assert!(total <= self.book.limits.total_max(), "{total} slots were granted");
+        assert!(
+            total <= self.book.limits.total_max(),
+            "{total} slots were granted"
+        );
         if let Some((partition, _)) = &shared {
             let owners = self.book.partitions[partition].owners.len();
             let waiting = self.book.demands(Kind::Shared);
-            assert!(owners == 1 || waiting == 0, "two for one partition, none for {waiting}");
+            assert!(
+                owners == 1 || waiting == 0,
+                "two for one partition, none for {waiting}"
+            );
         }
-        let holder = Holder { kind, shared, cell: granted.cell };
-        assert!(self.holders.insert(granted.id, holder).is_none(), "granted twice");
+        let holder = Holder {
+            kind,
+            shared,
+            cell: granted.cell,
+        };
+        assert!(
+            self.holders.insert(granted.id, holder).is_none(),
+            "granted twice"
+        );
         granted.id
     }
 
@@ -202,7 +227,10 @@ impl World {
         let owns = |holder: &Holder| {
             Arc::ptr_eq(&holder.cell, cell) && holder.shared == Some((partition.clone(), owner))
         };
-        assert!(self.holders.values().any(owns), "linked to who owns no connection");
+        assert!(
+            self.holders.values().any(owns),
+            "linked to who owns no connection"
+        );
     }
 
     /// Does what the book has decided, then checks everything that is always true.
@@ -211,7 +239,10 @@ impl World {
             match decision {
                 Decision::Nudge(_) => {}
                 Decision::Grant(id, granted) => {
-                    let waiting = self.waiting.remove(&id).expect("granted to who does not wait");
+                    let waiting = self
+                        .waiting
+                        .remove(&id)
+                        .expect("granted to who does not wait");
                     self.hold(granted, waiting.kind, waiting.shared);
                 }
                 Decision::Link(id, owner, cell) => {
@@ -230,32 +261,57 @@ impl World {
         assert_eq!(known, held, "slots that were lost or made up");
         for kind in Kind::ALL {
             let of_kind = |holder: &&Holder| holder.kind == kind;
-            assert_eq!(book.counts.of(kind), self.holders.values().filter(of_kind).count());
+            assert_eq!(
+                book.counts.of(kind),
+                self.holders.values().filter(of_kind).count()
+            );
             let line = &book.lines[kind.index()];
-            let waiting: BTreeSet<_> =
-                self.waiting.iter().filter(|(_, w)| w.kind == kind).map(|(&id, _)| id).collect();
+            let waiting: BTreeSet<_> = self
+                .waiting
+                .iter()
+                .filter(|(_, w)| w.kind == kind)
+                .map(|(&id, _)| id)
+                .collect();
             assert_eq!(*line, waiting, "waiters that were lost or made up");
             let admitted = book.counts.admit(kind, &book.limits).is_ok();
-            assert!(line.is_empty() || !admitted, "{kind:?} waits though there is room");
+            assert!(
+                line.is_empty() || !admitted,
+                "{kind:?} waits though there is room"
+            );
         }
         for (partition, standing) in &book.partitions {
             let workers: BTreeSet<_> = standing.owners.iter().map(|(worker, _)| worker).collect();
-            assert_eq!(workers.len(), standing.owners.len(), "a worker owns two of a partition");
-            let is_waiting = self
-                .waiting
-                .values()
-                .any(|w| w.shared.as_ref().is_some_and(|(waiting, _)| waiting == partition));
-            assert_ne!(is_waiting, !standing.owners.is_empty(), "either owns or waits");
+            assert_eq!(
+                workers.len(),
+                standing.owners.len(),
+                "a worker owns two of a partition"
+            );
+            let is_waiting = self.waiting.values().any(|w| {
+                w.shared
+                    .as_ref()
+                    .is_some_and(|(waiting, _)| waiting == partition)
+            });
+            assert_ne!(
+                is_waiting,
+                !standing.owners.is_empty(),
+                "either owns or waits"
+            );
         }
         for (id, entry) in &book.slots {
             assert_eq!(entry.asked, entry.cell.asked.load(Relaxed));
-            assert!(!(entry.asked && entry.retiring), "{id:?} is asked for what it is doing");
+            assert!(
+                !(entry.asked && entry.retiring),
+                "{id:?} is asked for what it is doing"
+            );
             assert_eq!(entry.retiring, !entry.cell.live.load(Relaxed));
         }
         let wanted = !self.waiting.is_empty()
             || book.slots.len() > book.limits.total_max()
             || book.hints.iter().flatten().count() > 0;
-        assert!(wanted || self.asked().is_empty(), "asked though nobody wants anything");
+        assert!(
+            wanted || self.asked().is_empty(),
+            "asked though nobody wants anything"
+        );
     }
 
     /// Lets every owner that is asked give its slot back, once: those who were asked
@@ -514,7 +570,9 @@ fn missing_kinds(world: &World, wanting: &[Kind]) -> Vec<Kind> {
 #[test]
 fn one_connection_serves_partitions_and_kinds_in_turn() {
     let mut world = World::new(limits(1));
-    let Some(Served::Slot(first)) = world.shared(0, 0) else { panic!("there was room") };
+    let Some(Served::Slot(first)) = world.shared(0, 0) else {
+        panic!("there was room")
+    };
     world.open(first);
     assert!(world.shared(1, 0).is_none());
     assert!(world.shared(2, 1).is_none());
@@ -549,14 +607,19 @@ fn one_connection_serves_partitions_and_kinds_in_turn() {
 #[test]
 fn workers_of_a_partition_that_waits_get_its_connection_together() {
     let mut world = World::new(limits(1));
-    let Some(Served::Slot(first)) = world.shared(0, 0) else { panic!("there was room") };
+    let Some(Served::Slot(first)) = world.shared(0, 0) else {
+        panic!("there was room")
+    };
     world.open(first);
     for worker in [2, 0, 1] {
         assert!(world.shared(1, worker).is_none());
     }
     world.advance(MIN_HOLD);
     assert_eq!(world.may_yield(first), MayYield::Now);
-    assert!(world.shared(0, 1).is_none(), "nobody is linked to what is about to close");
+    assert!(
+        world.shared(0, 1).is_none(),
+        "nobody is linked to what is about to close"
+    );
     world.release(first);
     // Worker 2 came first and owns it now; the others do not wait any more.
     let holder = world.holders.values().next().unwrap();
@@ -568,7 +631,9 @@ fn workers_of_a_partition_that_waits_get_its_connection_together() {
 #[test]
 fn an_idle_connection_yields_at_once_and_a_pause_between_commands_is_not_idle() {
     let mut world = World::new(limits(1));
-    let Some(Served::Slot(id)) = world.shared(0, 0) else { panic!("there was room") };
+    let Some(Served::Slot(id)) = world.shared(0, 0) else {
+        panic!("there was room")
+    };
     world.open(id);
     world.advance(ms(1));
     world.idle(id, true);
@@ -585,7 +650,9 @@ fn an_idle_connection_yields_at_once_and_a_pause_between_commands_is_not_idle() 
 #[test]
 fn a_request_to_yield_is_withdrawn_when_the_waiter_goes() {
     let mut world = World::new(limits(1));
-    let Some(Served::Slot(id)) = world.shared(0, 0) else { panic!("there was room") };
+    let Some(Served::Slot(id)) = world.shared(0, 0) else {
+        panic!("there was room")
+    };
     world.open(id);
     world.shared(1, 0);
     assert_eq!(world.asked(), [id]);
@@ -601,14 +668,19 @@ fn a_partition_with_two_gives_one_before_another_gives_its_only_one() {
     let mut world = World::new(limits(3));
     let mut slots = Vec::new();
     for (db, worker) in [(0, 0), (1, 0), (1, 1)] {
-        let Some(Served::Slot(id)) = world.shared(db, worker) else { panic!("there was room") };
+        let Some(Served::Slot(id)) = world.shared(db, worker) else {
+            panic!("there was room")
+        };
         world.open(id);
         slots.push(id);
     }
     assert!(world.shared(2, 0).is_none());
     let asked = world.asked();
     assert_eq!(asked.len(), 1);
-    assert!(slots[1..].contains(&asked[0]), "the only one of partition 0 is asked");
+    assert!(
+        slots[1..].contains(&asked[0]),
+        "the only one of partition 0 is asked"
+    );
     // A second waiter has only single ones left to choose from: who held it longest.
     world.shared(3, 0);
     assert_eq!(world.asked().len(), 2);
@@ -619,7 +691,9 @@ fn idle_for_long_goes_first_whoever_owns_it() {
     let mut world = World::new(limits(3));
     let mut slots = Vec::new();
     for (db, worker) in [(0, 0), (1, 0), (1, 1)] {
-        let Some(Served::Slot(id)) = world.shared(db, worker) else { panic!("there was room") };
+        let Some(Served::Slot(id)) = world.shared(db, worker) else {
+            panic!("there was room")
+        };
         world.open(id);
         slots.push(id);
     }
@@ -634,10 +708,16 @@ fn leases_leave_room_for_plain_traffic_and_for_probes() {
     for max in 2..20 {
         let mut world = World::new(limits(max));
         while world.try_take(Kind::Lease).is_some() {}
-        assert!(matches!(world.shared(0, 0), Some(Served::Slot(_))), "max_connections = {max}");
+        assert!(
+            matches!(world.shared(0, 0), Some(Served::Slot(_))),
+            "max_connections = {max}"
+        );
         if max >= 4 {
             assert!(world.shared(1, 0).is_none());
-            assert!(world.try_take(Kind::Probe).is_some(), "max_connections = {max}");
+            assert!(
+                world.try_take(Kind::Probe).is_some(),
+                "max_connections = {max}"
+            );
         }
     }
 }
@@ -646,7 +726,9 @@ fn leases_leave_room_for_plain_traffic_and_for_probes() {
 fn leases_make_plain_traffic_rotate_only_up_to_their_half() {
     let mut world = World::new(limits(8));
     for db in 0..7 {
-        let Some(Served::Slot(id)) = world.shared(db, 0) else { panic!("there was room") };
+        let Some(Served::Slot(id)) = world.shared(db, 0) else {
+            panic!("there was room")
+        };
         world.open(id);
     }
     for _ in 0..8 {
@@ -658,7 +740,11 @@ fn leases_make_plain_traffic_rotate_only_up_to_their_half() {
     }
     assert_eq!(world.book.counts.of(Kind::Blocking), 4);
     // But an idle connection is theirs.
-    let (&id, _) = world.holders.iter().find(|(_, h)| h.kind == Kind::Shared).unwrap();
+    let (&id, _) = world
+        .holders
+        .iter()
+        .find(|(_, h)| h.kind == Kind::Shared)
+        .unwrap();
     world.idle(id, true);
     world.advance(QUIET);
     world.enqueue(Kind::Blocking);
@@ -667,10 +753,15 @@ fn leases_make_plain_traffic_rotate_only_up_to_their_half() {
 
 #[test]
 fn a_refused_try_gets_an_idle_connection_closed_for_the_next_one() {
-    let mut world = World::new(BudgetLimits { max_leases: 1, ..limits(2) });
+    let mut world = World::new(BudgetLimits {
+        max_leases: 1,
+        ..limits(2)
+    });
     let mut slots = Vec::new();
     for worker in 0..2 {
-        let Some(Served::Slot(id)) = world.shared(0, worker) else { panic!("there was room") };
+        let Some(Served::Slot(id)) = world.shared(0, worker) else {
+            panic!("there was room")
+        };
         world.open(id);
         slots.push(id);
     }
@@ -697,18 +788,28 @@ fn a_narrower_limit_asks_for_what_is_too_much_and_leaves_plain_traffic_one() {
         world.try_take(Kind::Lease);
     }
     for db in 0..3 {
-        let Some(Served::Slot(id)) = world.shared(db, 0) else { panic!("there was room") };
+        let Some(Served::Slot(id)) = world.shared(db, 0) else {
+            panic!("there was room")
+        };
         world.open(id);
     }
     world.set_limits(limits(2));
-    assert_eq!(world.asked().len(), 2, "leases are not asked, the last shared one neither");
+    assert_eq!(
+        world.asked().len(),
+        2,
+        "leases are not asked, the last shared one neither"
+    );
     world.round_of_yields();
     assert_eq!(world.book.counts.total(), 5);
     assert!(world.try_take(Kind::Control).is_none());
     // When the leases are done, the partitions that lost theirs get their turn again.
     world.shared(7, 0);
-    let leases: Vec<_> =
-        world.holders.iter().filter(|(_, h)| h.kind == Kind::Lease).map(|(&id, _)| id).collect();
+    let leases: Vec<_> = world
+        .holders
+        .iter()
+        .filter(|(_, h)| h.kind == Kind::Lease)
+        .map(|(&id, _)| id)
+        .collect();
     for id in leases {
         world.release(id);
     }
@@ -717,7 +818,10 @@ fn a_narrower_limit_asks_for_what_is_too_much_and_leaves_plain_traffic_one() {
 
 #[test]
 fn a_limit_of_zero_is_said_at_once() {
-    let mut world = World::new(BudgetLimits { max_blocking: 0, ..limits(8) });
+    let mut world = World::new(BudgetLimits {
+        max_blocking: 0,
+        ..limits(8)
+    });
     assert!(world.enqueue(Kind::Blocking).is_none());
     let refused = world.book.enqueue(Kind::Blocking, world.now).unwrap_err();
     assert_eq!(refused.because, RefusedBecause::LimitIsZero);
@@ -726,21 +830,33 @@ fn a_limit_of_zero_is_said_at_once() {
 
 #[test]
 fn the_line_is_bounded_and_names_its_limit() {
-    let mut world = World::new(BudgetLimits { max_leases: 1, queue_max: 2, ..limits(8) });
+    let mut world = World::new(BudgetLimits {
+        max_leases: 1,
+        queue_max: 2,
+        ..limits(8)
+    });
     for _ in 0..3 {
         assert!(world.enqueue(Kind::Lease).is_some());
     }
     let refused = world.book.enqueue(Kind::Lease, world.now).unwrap_err();
-    assert_eq!((refused.because, refused.limit), (RefusedBecause::QueueFull, Limit::Leases));
+    assert_eq!(
+        (refused.because, refused.limit),
+        (RefusedBecause::QueueFull, Limit::Leases)
+    );
     assert_eq!(refused.limit_value, 1);
 }
 
 #[test]
 fn a_worker_that_replaces_its_connection_gets_a_second_one_while_the_first_ends() {
     let mut world = World::new(limits(2));
-    let Some(Served::Slot(old)) = world.shared(0, 0) else { panic!("there was room") };
+    let Some(Served::Slot(old)) = world.shared(0, 0) else {
+        panic!("there was room")
+    };
     world.open(old);
-    assert!(matches!(world.shared(0, 0), Some(Served::Link(0))), "one for each worker");
+    assert!(
+        matches!(world.shared(0, 0), Some(Served::Link(0))),
+        "one for each worker"
+    );
     world.retire(old);
     assert!(matches!(world.shared(0, 0), Some(Served::Slot(new)) if new != old));
     assert!(matches!(world.shared(0, 1), Some(Served::Link(0))));

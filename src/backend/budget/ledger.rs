@@ -58,7 +58,10 @@ impl Ledger {
     /// The ledger of one node, for workers `0..workers`.
     pub fn new(limits: BudgetLimits, workers: usize) -> Arc<Ledger> {
         Arc::new(Ledger {
-            state: Mutex::new(State { book: Book::new(limits), turns: HashMap::new() }),
+            state: Mutex::new(State {
+                book: Book::new(limits),
+                turns: HashMap::new(),
+            }),
             epoch: Instant::now(),
             workers,
         })
@@ -100,16 +103,18 @@ impl Ledger {
     /// it owns at most one at a time ([`Slot::retire`] makes room for a successor).
     pub fn shared(self: &Arc<Self>, partition: &Partition, worker: usize) -> SharedGrant {
         debug_assert!(worker < self.workers, "worker {worker} of {}", self.workers);
-        self.with_state(|state, now| match state.book.shared(partition, worker, now) {
-            SharedAnswer::Own(granted) => SharedGrant::Own(Slot::new(self.clone(), granted)),
-            SharedAnswer::Link(worker, cell) => SharedGrant::Link(Link { worker, cell }),
-            SharedAnswer::Refused(refused) => SharedGrant::QueueFull(refused),
-            SharedAnswer::Wait(id) => {
-                let (sender, turn) = oneshot::channel();
-                state.turns.insert(id, Turn::Shared(sender));
-                SharedGrant::Wait(SharedWait::new(Place::new(self.clone(), id, turn)))
-            }
-        })
+        self.with_state(
+            |state, now| match state.book.shared(partition, worker, now) {
+                SharedAnswer::Own(granted) => SharedGrant::Own(Slot::new(self.clone(), granted)),
+                SharedAnswer::Link(worker, cell) => SharedGrant::Link(Link { worker, cell }),
+                SharedAnswer::Refused(refused) => SharedGrant::QueueFull(refused),
+                SharedAnswer::Wait(id) => {
+                    let (sender, turn) = oneshot::channel();
+                    state.turns.insert(id, Turn::Shared(sender));
+                    SharedGrant::Wait(SharedWait::new(Place::new(self.clone(), id, turn)))
+                }
+            },
+        )
     }
 
     /// The limits in force.
@@ -127,7 +132,10 @@ impl Ledger {
     /// Replaces `max_connections` alone, as [`Ledger::set_limits`].
     pub fn set_max_connections(self: &Arc<Self>, max_connections: usize) {
         self.with_book(|book, now| {
-            let limits = BudgetLimits { max_connections, ..book.limits.clone() };
+            let limits = BudgetLimits {
+                max_connections,
+                ..book.limits.clone()
+            };
             book.set_limits(limits, now);
         });
     }
@@ -153,10 +161,7 @@ impl Ledger {
     }
 
     /// One event for the book, and what follows from it.
-    pub(super) fn with_book<R>(
-        self: &Arc<Self>,
-        event: impl FnOnce(&mut Book, Time) -> R,
-    ) -> R {
+    pub(super) fn with_book<R>(self: &Arc<Self>, event: impl FnOnce(&mut Book, Time) -> R) -> R {
         self.with_state(|state, now| event(&mut state.book, now))
     }
 
@@ -226,6 +231,8 @@ fn send_turn(
 
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ledger").field("workers", &self.workers).finish_non_exhaustive()
+        f.debug_struct("Ledger")
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
     }
 }

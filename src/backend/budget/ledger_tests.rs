@@ -22,7 +22,12 @@ fn limits(max_connections: usize) -> BudgetLimits {
 }
 
 fn partition(db: u32) -> Partition {
-    Partition { user: UserId::NOBODY, version: Version::Resp3, db, no_touch: false }
+    Partition {
+        user: UserId::NOBODY,
+        version: Version::Resp3,
+        db,
+        no_touch: false,
+    }
 }
 
 fn soon() -> Instant {
@@ -37,14 +42,23 @@ async fn a_slot_comes_back_when_it_is_dropped() {
     assert_eq!((slot.kind(), slot.phase()), (Kind::Lease, Phase::Dialling));
     slot.set_phase(Phase::Closing);
     assert_eq!(slot.phase(), Phase::Closing);
-    assert!(ledger.try_take(Kind::Probe).is_none(), "closing still counts");
+    assert!(
+        ledger.try_take(Kind::Probe).is_none(),
+        "closing still counts"
+    );
     drop(slot);
     assert!(ledger.try_take(Kind::Probe).is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_ends_at_its_deadline_and_names_the_limit() {
-    let ledger = Ledger::new(BudgetLimits { max_leases: 2, ..limits(8) }, 1);
+    let ledger = Ledger::new(
+        BudgetLimits {
+            max_leases: 2,
+            ..limits(8)
+        },
+        1,
+    );
     let _held = (ledger.try_take(Kind::Lease), ledger.try_take(Kind::Tunnel));
     let began = Instant::now();
     let refused = ledger.take(Kind::Lease, soon()).await.unwrap_err();
@@ -92,13 +106,22 @@ async fn a_turn_that_comes_with_the_deadline_counts() {
 #[tokio::test(start_paused = true)]
 async fn an_owner_is_asked_after_its_minimum_hold_and_the_next_one_is_served() {
     let ledger = Ledger::new(limits(1), 2);
-    let SharedGrant::Own(slot) = ledger.shared(&partition(0), 0) else { panic!("room for one") };
+    let SharedGrant::Own(slot) = ledger.shared(&partition(0), 0) else {
+        panic!("room for one")
+    };
     let mut asked = Box::pin(slot.asked_to_yield());
-    assert!(timeout(Duration::from_secs(5), &mut asked).await.is_err(), "nobody wants it");
+    assert!(
+        timeout(Duration::from_secs(5), &mut asked).await.is_err(),
+        "nobody wants it"
+    );
     slot.set_phase(Phase::Open);
-    let SharedGrant::Link(link) = ledger.shared(&partition(0), 1) else { panic!("one there is") };
+    let SharedGrant::Link(link) = ledger.shared(&partition(0), 1) else {
+        panic!("one there is")
+    };
     assert_eq!((link.worker(), link.is_live()), (0, true));
-    let SharedGrant::Wait(wait) = ledger.shared(&partition(1), 1) else { panic!("it is full") };
+    let SharedGrant::Wait(wait) = ledger.shared(&partition(1), 1) else {
+        panic!("it is full")
+    };
     assert_eq!(wait.limit().limit, Limit::Connections);
     assert!(slot.is_asked_to_yield());
     let began = Instant::now();
@@ -106,7 +129,9 @@ async fn an_owner_is_asked_after_its_minimum_hold_and_the_next_one_is_served() {
     assert!(began.elapsed() >= MIN_HOLD);
     assert!(!link.is_live());
     drop(slot);
-    assert!(matches!(wait.await, SharedReady::Own(slot) if slot.partition() == Some(&partition(1))));
+    assert!(
+        matches!(wait.await, SharedReady::Own(slot) if slot.partition() == Some(&partition(1)))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,14 +215,19 @@ const TURNS: usize = 3;
 
 fn stress(max: usize) {
     let ledger = Ledger::new(limits(max), THREADS);
-    let connections =
-        Arc::new(Connections { open: AtomicUsize::new(0), most: AtomicUsize::new(0), max });
+    let connections = Arc::new(Connections {
+        open: AtomicUsize::new(0),
+        most: AtomicUsize::new(0),
+        max,
+    });
     std::thread::scope(|scope| {
         for worker in 0..THREADS {
             let (ledger, connections) = (ledger.clone(), connections.clone());
             scope.spawn(move || {
-                let runtime =
-                    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
                 let tasks = tokio::task::LocalSet::new();
                 for db in 0..PARTITIONS {
                     tasks.spawn_local(plain_traffic(
@@ -217,7 +247,10 @@ fn stress(max: usize) {
     });
     let snapshot = ledger.snapshot();
     assert_eq!(snapshot.total(), 0, "{snapshot:?}");
-    assert_eq!((snapshot.partitions, snapshot.waiting), (0, [0; Kind::COUNT]));
+    assert_eq!(
+        (snapshot.partitions, snapshot.waiting),
+        (0, [0; Kind::COUNT])
+    );
     assert_eq!(connections.open.load(SeqCst), 0);
     assert_eq!(connections.most.load(SeqCst), max);
 }

@@ -145,7 +145,11 @@ impl Counts {
     }
 
     pub(super) fn group(&self, group: Group) -> usize {
-        Kind::ALL.iter().filter(|kind| kind.group() == group).map(|&kind| self.of(kind)).sum()
+        Kind::ALL
+            .iter()
+            .filter(|kind| kind.group() == group)
+            .map(|&kind| self.of(kind))
+            .sum()
     }
 
     /// Whether one more of this kind is within every limit; else which it is not.
@@ -173,11 +177,17 @@ impl Counts {
     fn admit_kind(&self, kind: Kind, limits: &BudgetLimits) -> Result<(), Limit> {
         let (used, max, limit) = match kind {
             Kind::Shared => (self.of(kind), limits.max_shared.max(1), Limit::Shared),
-            Kind::Lease | Kind::Tunnel => {
-                (self.of(Kind::Lease) + self.of(Kind::Tunnel), limits.max_leases, Limit::Leases)
-            }
+            Kind::Lease | Kind::Tunnel => (
+                self.of(Kind::Lease) + self.of(Kind::Tunnel),
+                limits.max_leases,
+                Limit::Leases,
+            ),
             Kind::Blocking => (self.of(kind), limits.max_blocking, Limit::Blocking),
-            Kind::Subscription => (self.of(kind), limits.max_subscriptions, Limit::Subscriptions),
+            Kind::Subscription => (
+                self.of(kind),
+                limits.max_subscriptions,
+                Limit::Subscriptions,
+            ),
             Kind::Control | Kind::Auth | Kind::Probe => return Ok(()),
         };
         if used < max { Ok(()) } else { Err(limit) }
@@ -257,15 +267,24 @@ mod tests {
         assert_eq!(counts.admit(Kind::Shared, &limits), Err(Limit::Reserve));
         assert_eq!(counts.admit(Kind::Probe, &limits), Ok(()));
         counts.add(Kind::Probe);
-        assert_eq!(counts.admit(Kind::Control, &limits), Err(Limit::Connections));
+        assert_eq!(
+            counts.admit(Kind::Control, &limits),
+            Err(Limit::Connections)
+        );
     }
 
     #[test]
     fn tunnels_count_as_leases() {
-        let limits = BudgetLimits { max_leases: 1, ..limits(8) };
+        let limits = BudgetLimits {
+            max_leases: 1,
+            ..limits(8)
+        };
         let mut counts = Counts::default();
         counts.add(Kind::Tunnel);
         assert_eq!(counts.admit(Kind::Lease, &limits), Err(Limit::Leases));
-        assert_eq!(counts.admit_instead(Kind::Tunnel, Kind::Lease, &limits), Ok(()));
+        assert_eq!(
+            counts.admit_instead(Kind::Tunnel, Kind::Lease, &limits),
+            Ok(())
+        );
     }
 }

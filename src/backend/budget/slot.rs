@@ -28,7 +28,12 @@ pub struct Slot {
 
 impl Slot {
     pub(super) fn new(ledger: Arc<Ledger>, granted: Granted) -> Slot {
-        Slot { ledger, id: granted.id, cell: granted.cell, partition: granted.partition }
+        Slot {
+            ledger,
+            id: granted.id,
+            cell: granted.cell,
+            partition: granted.partition,
+        }
     }
 
     /// What the connection is for.
@@ -49,7 +54,8 @@ impl Slot {
     /// Tells the ledger how far the connection is. From `Closing` on, nobody is
     /// linked to it any more. Takes the ledger's lock.
     pub fn set_phase(&self, phase: Phase) {
-        self.ledger.with_book(|book, now| book.set_phase(self.id, phase, now));
+        self.ledger
+            .with_book(|book, now| book.set_phase(self.id, phase, now));
     }
 
     /// Nothing is in flight and nothing is waiting to be sent since `now`. A plain
@@ -78,7 +84,8 @@ impl Slot {
     ///
     /// The limit that leaves no room; the slot then stays what it was.
     pub fn retag(&self, kind: Kind) -> Result<(), Limit> {
-        self.ledger.with_book(|book, now| book.retag(self.id, kind, now))
+        self.ledger
+            .with_book(|book, now| book.retag(self.id, kind, now))
     }
 
     /// Whether the ledger would like this slot back. One atomic load.
@@ -113,7 +120,8 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.ledger.with_book(|book, now| book.release(self.id, now));
+        self.ledger
+            .with_book(|book, now| book.release(self.id, now));
     }
 }
 
@@ -186,11 +194,17 @@ impl SlotCell {
     }
 
     pub(super) fn idle_since(&self) -> Option<Duration> {
-        self.idle_since.load(Relaxed).checked_sub(1).map(Duration::from_micros)
+        self.idle_since
+            .load(Relaxed)
+            .checked_sub(1)
+            .map(Duration::from_micros)
     }
 
     #[cfg(test)]
     pub(super) fn set_idle_since(&self, since: Option<Duration>) {
-        self.idle_since.store(since.map_or(0, |since| since.as_micros() as u64 + 1), Relaxed);
+        self.idle_since.store(
+            since.map_or(0, |since| since.as_micros() as u64 + 1),
+            Relaxed,
+        );
     }
 }

@@ -32,12 +32,13 @@ pub(super) struct Place<T> {
 }
 
 impl<T> Place<T> {
-    pub(super) fn new(
-        ledger: Arc<Ledger>,
-        id: WaiterId,
-        turn: oneshot::Receiver<T>,
-    ) -> Place<T> {
-        Place { ledger, id, turn, is_over: false }
+    pub(super) fn new(ledger: Arc<Ledger>, id: WaiterId, turn: oneshot::Receiver<T>) -> Place<T> {
+        Place {
+            ledger,
+            id,
+            turn,
+            is_over: false,
+        }
     }
 
     /// Leaves the line at the deadline: a turn that came just before counts.
@@ -45,7 +46,10 @@ impl<T> Place<T> {
         self.is_over = true;
         match self.ledger.leave_line(self.id) {
             Some(refused) => Err(refused),
-            None => Ok(self.turn.try_recv().expect("who is not in line has got a turn")),
+            None => Ok(self
+                .turn
+                .try_recv()
+                .expect("who is not in line has got a turn")),
         }
     }
 }
@@ -98,6 +102,8 @@ impl Future for SharedWait {
 
 impl std::fmt::Debug for SharedWait {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SharedWait").field("id", &self.place.id).finish_non_exhaustive()
+        f.debug_struct("SharedWait")
+            .field("id", &self.place.id)
+            .finish_non_exhaustive()
     }
 }

@@ -66,7 +66,11 @@ struct Candidate {
 impl Book {
     /// Makes the plan, tells those who are newly asked, forgets those who are not.
     pub(super) fn plan_yields(&mut self, now: Time) {
-        let chosen = if self.is_anything_wanted(now) { self.choose(now) } else { BTreeSet::new() };
+        let chosen = if self.is_anything_wanted(now) {
+            self.choose(now)
+        } else {
+            BTreeSet::new()
+        };
         for (id, entry) in &mut self.slots {
             let asked = chosen.contains(id);
             if asked && !entry.asked {
@@ -86,7 +90,9 @@ impl Book {
         if self.slots.get(&id).is_some_and(|entry| entry.asked) {
             self.plan_yields(now);
         }
-        let Some(entry) = self.slots.get(&id) else { return MayYield::Now };
+        let Some(entry) = self.slots.get(&id) else {
+            return MayYield::Now;
+        };
         if !entry.asked || entry.phase != Phase::Open {
             return MayYield::NotYet;
         }
@@ -160,7 +166,10 @@ impl Book {
                     id,
                     kind: entry.kind,
                     rank,
-                    partition: entry.shared.as_ref().map(|(partition, _)| partition.clone()),
+                    partition: entry
+                        .shared
+                        .as_ref()
+                        .map(|(partition, _)| partition.clone()),
                     cost: (turn, rank, Reverse(others), since, id),
                 })
             })
@@ -173,12 +182,21 @@ impl Book {
     /// would be left. The one that is to stay is not in here.
     fn spares(&self, now: Time) -> HashMap<SlotId, usize> {
         let mut spares = HashMap::new();
-        for standing in self.partitions.values().filter(|standing| standing.owners.len() > 1) {
+        for standing in self
+            .partitions
+            .values()
+            .filter(|standing| standing.owners.len() > 1)
+        {
             let mut owned: Vec<_> = standing.owners.iter().map(|&(_, id)| id).collect();
             // Those who are to go first: asked already, idle for longest, held longest.
             owned.sort_unstable_by_key(|id| {
                 let entry = &self.slots[id];
-                (!entry.asked, Reverse(self.idle_for(*id, now)), entry.held_since, *id)
+                (
+                    !entry.asked,
+                    Reverse(self.idle_for(*id, now)),
+                    entry.held_since,
+                    *id,
+                )
             });
             let owners = owned.len();
             for (gone_before, id) in owned.into_iter().take(owners - 1).enumerate() {
@@ -211,8 +229,10 @@ impl Plan<'_> {
 
     /// Takes one demand from each line in turn, until no line can be served.
     fn serve_lines(&mut self) {
-        let mut lines: Vec<_> =
-            Kind::ALL.into_iter().map(|kind| (kind, self.book.demands(kind))).collect();
+        let mut lines: Vec<_> = Kind::ALL
+            .into_iter()
+            .map(|kind| (kind, self.book.demands(kind)))
+            .collect();
         lines.sort_by_key(|(kind, _)| self.book.served[kind.index()]);
         while !lines.is_empty() {
             lines.retain_mut(|(kind, demands)| {
@@ -228,7 +248,9 @@ impl Plan<'_> {
 
     fn serve_hints(&mut self, now: Time) {
         for kind in Kind::ALL {
-            let Some(hint) = &self.book.hints[kind.index()] else { continue };
+            let Some(hint) = &self.book.hints[kind.index()] else {
+                continue;
+            };
             if hint.until > now && self.make_room(&Need::Hint(kind, hint.partition.as_ref()), kind)
             {
                 self.counts.add(kind);
@@ -243,7 +265,9 @@ impl Plan<'_> {
     /// Asks the cheapest one that helps; false if nobody does.
     fn ask(&mut self, need: &Need<'_>) -> bool {
         let helps = |candidate: &Candidate| self.helps(candidate, need);
-        let Some(at) = self.candidates.iter().position(helps) else { return false };
+        let Some(at) = self.candidates.iter().position(helps) else {
+            return false;
+        };
         let candidate = self.candidates.remove(at);
         self.counts.remove(candidate.kind);
         self.chosen.insert(candidate.id);
@@ -265,13 +289,19 @@ impl Plan<'_> {
                 let may_disturb = kind.group() != Group::Held
                     || self.counts.group(Group::Held) < limits.held_floor();
                 (candidate.rank != Rank::InUse || may_disturb)
-                    && self.counts.admit_instead(candidate.kind, *kind, limits).is_ok()
+                    && self
+                        .counts
+                        .admit_instead(candidate.kind, *kind, limits)
+                        .is_ok()
                     && self.is_one_enough()
             }
             Need::Hint(kind, partition) => {
                 candidate.rank == Rank::LongIdle
                     && (partition.is_none() || candidate.partition.as_ref() != *partition)
-                    && self.counts.admit_instead(candidate.kind, *kind, limits).is_ok()
+                    && self
+                        .counts
+                        .admit_instead(candidate.kind, *kind, limits)
+                        .is_ok()
                     && self.is_one_enough()
             }
         }

@@ -1,0 +1,97 @@
+//! The reference is complete and true.
+
+use weir::config::{AuthMode, Config, Flags, Secret, User, reference};
+
+use crate::repository;
+
+#[test]
+fn the_reference_is_as_the_definitions_say() {
+    let files = [
+        ("config/weir.toml", reference::file()),
+        ("docs/CONFIGURATION.md", reference::page()),
+    ];
+    for (path, wanted) in files {
+        let path = repository(path);
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &wanted).expect("the reference can be written");
+        }
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            found == wanted,
+            "{} differs from the definitions; `UPDATE=1 cargo test --test config` writes it",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn the_reference_runs_as_it_is_and_changes_no_default() {
+    let config = Config::parse("weir.toml", &reference::file()).unwrap();
+    assert_eq!(config, Config::for_backend("127.0.0.1:6379"));
+    let flags = Flags {
+        backend: Some("127.0.0.1:6379".to_owned()),
+        ..Flags::default()
+    };
+    assert_eq!(config, Config::from_flags(&flags).unwrap());
+}
+
+#[test]
+fn every_line_of_the_reference_can_be_uncommented() {
+    let is_setting = |line: &str| {
+        let name: String = line
+            .chars()
+            .take_while(|c| c.is_ascii_lowercase() || *c == '_')
+            .collect();
+        !name.is_empty() && line[name.len()..].starts_with(" = ")
+    };
+    // A password is given in one of its forms, and users have to be asked for.
+    let file = reference::file().replace("mode = \"redis\"", "mode = \"weir\"");
+    let uncommented = file.lines().map(|line| match line.strip_prefix("# ") {
+        Some(rest) if rest.starts_with("password_") => "",
+        Some(rest) if rest.starts_with("[route.") || is_setting(rest) => rest,
+        _ => line,
+    });
+    let uncommented: String = uncommented.flat_map(|line| [line, "\n"]).collect();
+
+    let config = Config::parse("weir.toml", &uncommented).unwrap();
+    let mut expected = Config::for_backend("127.0.0.1:6379");
+    let route = &mut expected.routes[0];
+    route.backend.username = Some("weir".to_owned());
+    route.backend.password = Some(Secret::new("..."));
+    route.auth.mode = AuthMode::Weir;
+    route.auth.users = vec![User {
+        name: "alice".to_owned(),
+        password: Secret::new("..."),
+    }];
+    assert_eq!(config, expected);
+
+    let settings: usize = reference::chapters()
+        .iter()
+        .map(|chapter| chapter.settings.len())
+        .sum();
+    let shown = uncommented.lines().filter(|line| is_setting(line)).count();
+    assert_eq!(
+        shown, settings,
+        "every setting stands in the reference once"
+    );
+}
+
+#[test]
+fn every_setting_says_what_it_is_for() {
+    for chapter in reference::chapters() {
+        assert!(!chapter.about.is_empty(), "{}", chapter.path);
+        for facts in chapter.settings {
+            let words: usize = facts
+                .doc
+                .iter()
+                .map(|line| line.split_whitespace().count())
+                .sum();
+            assert!(
+                words >= 8,
+                "{}.{} says too little",
+                chapter.path,
+                facts.name
+            );
+        }
+    }
+}
