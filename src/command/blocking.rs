@@ -1,6 +1,6 @@
 //! What a blocking command waits for, and for how long.
 
-use super::args::Args;
+use super::args::{Args, integer};
 use super::class::{Blocking, Class};
 use super::table::Command;
 use std::fmt;
@@ -141,7 +141,8 @@ pub fn timeout(command: &Command, args: &(impl Args + ?Sized)) -> Result<Timeout
 /// accepts.
 fn seconds(text: &[u8]) -> Result<Option<i64>, TimeoutError> {
     let text = std::str::from_utf8(text).map_err(|_| TimeoutError::NotAFloat)?;
-    if text.contains(['x', 'X']) {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if digits.starts_with("0x") || digits.starts_with("0X") {
         return Ok(None);
     }
     let seconds: f64 = text.parse().map_err(|_| TimeoutError::NotAFloat)?;
@@ -151,27 +152,9 @@ fn seconds(text: &[u8]) -> Result<Option<i64>, TimeoutError> {
     } else if milliseconds >= i64::MAX as f64 {
         Err(TimeoutError::OutOfRange)
     } else {
-        // A fraction of a negative millisecond rounds up to zero, but is negative.
-        Ok(Some(if seconds < 0.0 {
-            -1
-        } else {
-            milliseconds as i64
-        }))
+        // A negative fraction of a millisecond rounds up to zero: forever, as in Redis.
+        Ok(Some(milliseconds as i64))
     }
-}
-
-/// An integer as Redis reads one: no `+`, no leading zero, nothing around it.
-fn integer(text: &[u8]) -> Option<i64> {
-    let digits = text.strip_prefix(b"-").unwrap_or(text);
-    let canonical = match digits {
-        [b'0'] => text.len() == 1,
-        [b'1'..=b'9', ..] => true,
-        _ => false,
-    };
-    if !canonical {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// What the options of an `XREAD` or `XREADGROUP` say.
@@ -271,7 +254,7 @@ mod tests {
             ("BLPOP k 1e-2", after(10)),
             ("BLPOP k +.5", after(500)),
             ("BLPOP k -1", Err(TimeoutError::Negative)),
-            ("BLPOP k -0.0001", Err(TimeoutError::Negative)),
+            ("BLPOP k -0.0001", Ok(Timeout::Never)),
             ("BLPOP k abc", Err(TimeoutError::NotAFloat)),
             ("BLPOP k nan", Err(TimeoutError::NotAFloat)),
             ("BLPOP k ", Err(TimeoutError::NotAFloat)),

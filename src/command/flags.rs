@@ -42,6 +42,9 @@ impl Flags {
     /// Where its keys are depends on its arguments.
     pub const MOVABLE_KEYS: Self = Self(1 << 13);
 
+    /// Every property that the live server's `COMMAND` reply decides.
+    pub(super) const OF_SERVER: Self = Self((1 << 14) - 1);
+
     /// May be sent once more after its connection was lost with the outcome
     /// unknown. `XREAD` depends on its arguments:
     /// [`retry_safe`](super::retry_safe).

@@ -17,13 +17,18 @@ mod class;
 mod flags;
 mod index;
 mod key_spec;
+mod live;
+mod refusal;
 mod rows;
+mod server_version;
 mod table;
 
-pub use args::Args;
+pub use args::{Args, integer};
 pub use class::{Blocking, Class, Local, Sub, class_of, retry_safe};
 pub use flags::Flags;
 pub use key_spec::{Begin, Find, KeySpec, keys};
+pub use refusal::{refusal, unknown_subcommand};
+pub use server_version::{Flavour, ServerVersion};
 pub use table::{Command, CommandId, Table};
 
 pub mod blocking;

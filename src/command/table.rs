@@ -121,6 +121,11 @@ impl Table {
             .unwrap_or(&self.commands[UNKNOWN])
     }
 
+    /// All rows in the order of their numbers, the unknown ones too.
+    pub(super) fn all_rows(&self) -> impl Iterator<Item = &Command> {
+        self.commands.iter()
+    }
+
     /// All commands and subcommands that exist.
     pub fn iter(&self) -> impl Iterator<Item = &Command> {
         self.commands.iter().filter(|command| command.exists())

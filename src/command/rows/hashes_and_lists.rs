@@ -2,49 +2,14 @@
 
 use super::*;
 
+#[rustfmt::skip] // one command, one line
 pub(super) const ROWS: &[Row] = &[
-    row(
-        "blmove",
-        6,
-        GROWS | NOSCRIPT,
-        FIRST_TWO,
-        Blocking(Blocking::LastSeconds),
-    ),
-    row(
-        "blmovem",
-        -6,
-        GROWS | NOSCRIPT,
-        FIRST_TWO,
-        Blocking(Blocking::Unknown),
-    ),
-    row(
-        "blmpop",
-        -5,
-        WRITE,
-        COUNT_AT_2,
-        Blocking(Blocking::FirstSeconds),
-    ),
-    row(
-        "blpop",
-        -3,
-        WRITE | NOSCRIPT,
-        ALL_BUT_LAST,
-        Blocking(Blocking::LastSeconds),
-    ),
-    row(
-        "brpop",
-        -3,
-        WRITE | NOSCRIPT,
-        ALL_BUT_LAST,
-        Blocking(Blocking::LastSeconds),
-    ),
-    row(
-        "brpoplpush",
-        4,
-        GROWS | NOSCRIPT,
-        FIRST_TWO,
-        Blocking(Blocking::LastSeconds),
-    ),
+    row("blmove", 6, GROWS | NOSCRIPT, FIRST_TWO, Blocking(Blocking::LastSeconds)),
+    row("blmovem", -6, GROWS | NOSCRIPT, FIRST_TWO, Blocking(Blocking::Unknown)),
+    row("blmpop", -5, WRITE, COUNT_AT_2, Blocking(Blocking::FirstSeconds)),
+    row("blpop", -3, WRITE | NOSCRIPT, ALL_BUT_LAST, Blocking(Blocking::LastSeconds)),
+    row("brpop", -3, WRITE | NOSCRIPT, ALL_BUT_LAST, Blocking(Blocking::LastSeconds)),
+    row("brpoplpush", 4, GROWS | NOSCRIPT, FIRST_TWO, Blocking(Blocking::LastSeconds)),
     row("hdel", -3, WRITE, FIRST, Plain),
     row("hexists", 3, READS, FIRST, Plain),
     row("hexpire", -6, WRITE, FIRST, Plain),

@@ -2,6 +2,7 @@
 
 use super::*;
 
+#[rustfmt::skip] // one command, one line
 pub(super) const ROWS: &[Row] = &[
     row("copy", -3, GROWS | SLOW, FIRST_TWO, Plain),
     row("dbsize", 1, READS, NONE, Plain),

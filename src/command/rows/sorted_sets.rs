@@ -2,41 +2,18 @@
 
 use super::*;
 
+#[rustfmt::skip] // one command, one line
 pub(super) const ROWS: &[Row] = &[
-    row(
-        "bzmpop",
-        -5,
-        WRITE,
-        COUNT_AT_2,
-        Blocking(Blocking::FirstSeconds),
-    ),
-    row(
-        "bzpopmax",
-        -3,
-        WRITE | NOSCRIPT,
-        ALL_BUT_LAST,
-        Blocking(Blocking::LastSeconds),
-    ),
-    row(
-        "bzpopmin",
-        -3,
-        WRITE | NOSCRIPT,
-        ALL_BUT_LAST,
-        Blocking(Blocking::LastSeconds),
-    ),
+    row("bzmpop", -5, WRITE, COUNT_AT_2, Blocking(Blocking::FirstSeconds)),
+    row("bzpopmax", -3, WRITE | NOSCRIPT, ALL_BUT_LAST, Blocking(Blocking::LastSeconds)),
+    row("bzpopmin", -3, WRITE | NOSCRIPT, ALL_BUT_LAST, Blocking(Blocking::LastSeconds)),
     row("geoadd", -5, GROWS, FIRST, Plain),
     row("geodist", -4, READS, FIRST, Plain),
     row("geohash", -2, READS, FIRST, Plain),
     row("geopos", -2, READS, FIRST, Plain),
     row("georadius", -6, GROWS | SLOW, GEO_STORE, Plain),
     row("georadius_ro", -6, READS | SLOW, FIRST, Plain),
-    row(
-        "georadiusbymember",
-        -5,
-        GROWS | SLOW,
-        GEO_MEMBER_STORE,
-        Plain,
-    ),
+    row("georadiusbymember", -5, GROWS | SLOW, GEO_MEMBER_STORE, Plain),
     row("georadiusbymember_ro", -5, READS | SLOW, FIRST, Plain),
     row("geosearch", -7, READS | SLOW, FIRST, Plain),
     row("geosearchstore", -8, GROWS | SLOW, FIRST_TWO, Plain),

@@ -2,6 +2,7 @@
 
 use super::*;
 
+#[rustfmt::skip] // one command, one line
 pub(super) const ROWS: &[Row] = &[
     row("xack", -4, WRITE, FIRST, Plain),
     row("xackdel", -6, WRITE, FIRST, Plain),
@@ -27,13 +28,7 @@ pub(super) const ROWS: &[Row] = &[
     row("xpending", -3, READS, FIRST, Plain),
     row("xrange", -4, READS, FIRST, Plain),
     row("xread", -4, READS, STREAMS, Blocking(Blocking::StreamRead)),
-    row(
-        "xreadgroup",
-        -7,
-        WRITE,
-        GROUP_STREAMS,
-        Blocking(Blocking::StreamGroup),
-    ),
+    row("xreadgroup", -7, WRITE, GROUP_STREAMS, Blocking(Blocking::StreamGroup)),
     row("xrevrange", -4, READS, FIRST, Plain),
     row("xsetid", -3, GROWS, FIRST, Plain),
     row("xtrim", -4, WRITE, FIRST, Plain),

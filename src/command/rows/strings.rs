@@ -2,6 +2,7 @@
 
 use super::*;
 
+#[rustfmt::skip] // one command, one line
 pub(super) const ROWS: &[Row] = &[
     row("append", 3, GROWS, FIRST, Plain),
     row("bitcount", -2, READS, FIRST, Plain),
