@@ -266,6 +266,8 @@ impl ReplyScanner {
         // A length is at most `i64::MAX`, so twice as many values can be counted.
         match (kind, length) {
             (b'.', _) => return self.end_stream(),
+            // Too short for the format and its colon that every verbatim string begins with.
+            (b'=', Length::Of(..4)) => return Err(ReplyError::InvalidLength { kind }),
             (b'$' | b'=' | b'!', Length::Of(len)) => self.expect_bulk(len, false),
             (b'$', Length::Streamed) => self.state = State::Chunk,
             (b';', Length::Of(len @ 1..)) => self.expect_bulk(len, true),
@@ -577,6 +579,7 @@ mod tests {
             ("$01", InvalidLength { kind: b'$' }),
             ("$+1", InvalidLength { kind: b'$' }),
             ("$9223372036854775808\r", InvalidLength { kind: b'$' }),
+            ("=3\r\n", InvalidLength { kind: b'=' }),
             ("*-2\r", InvalidLength { kind: b'*' }),
             ("%-1\r", InvalidLength { kind: b'%' }),
             ("%9223372036854775808\r", InvalidLength { kind: b'%' }),

@@ -70,11 +70,7 @@ impl RequestLimits {
     /// Judges the number behind `*`. Zero and less mean a request of nothing.
     pub(super) fn args(&self, line: HeaderLine) -> Result<u64, ProtocolError> {
         let error = ProtocolError::InvalidMultibulkLength;
-        let count = line
-            .number
-            .value()
-            .filter(|_| line.ended_well)
-            .ok_or(error)?;
+        let count = line.number.value().ok_or(error)?;
         let count = u64::try_from(count).unwrap_or(0);
         if count > self.args_max.min(i32::MAX as u64) {
             return Err(error);
@@ -82,6 +78,7 @@ impl RequestLimits {
         if self.unauthenticated && count > UNAUTHENTICATED_ARGS_MAX {
             return Err(ProtocolError::UnauthenticatedMultibulkLength);
         }
+        line.ended_well()?;
         Ok(count)
     }
 
@@ -91,11 +88,7 @@ impl RequestLimits {
             return Err(ProtocolError::ExpectedBulk { got: line.kind });
         }
         let error = ProtocolError::InvalidBulkLength;
-        let len = line
-            .number
-            .value()
-            .filter(|_| line.ended_well)
-            .ok_or(error)?;
+        let len = line.number.value().ok_or(error)?;
         let len = u64::try_from(len).map_err(|_| error)?;
         if len > self.bulk_max {
             return Err(error);
@@ -103,6 +96,7 @@ impl RequestLimits {
         if self.unauthenticated && len > UNAUTHENTICATED_BULK_MAX {
             return Err(ProtocolError::UnauthenticatedBulkLength);
         }
+        line.ended_well()?;
         Ok(len)
     }
 
@@ -282,12 +276,20 @@ pub(super) struct HeaderLine {
     /// The first byte, or CR if there is nothing before it.
     kind: u8,
     seen_cr: bool,
-    /// The byte behind the CR was a newline. Redis does not look at it; letting
-    /// another byte pass would make two readers disagree about where frames are.
     ended_well: bool,
 }
 
 impl HeaderLine {
+    /// Redis does not look at the byte behind the CR. Letting any byte pass would
+    /// make two readers disagree about where frames are.
+    fn ended_well(&self) -> Result<(), ProtocolError> {
+        if self.ended_well {
+            Ok(())
+        } else {
+            Err(ProtocolError::InvalidLineEnd)
+        }
+    }
+
     /// True before its first byte.
     #[inline]
     pub(super) fn is_new(&self) -> bool {
@@ -433,14 +435,14 @@ mod tests {
             (b"*2147483648\r\n", InvalidMultibulkLength),
             (b"*1048577\r\n", InvalidMultibulkLength),
             (b"*99999999999999999999\r\n", InvalidMultibulkLength),
-            (b"*1\rx", InvalidMultibulkLength),
-            (b"*0\rx", InvalidMultibulkLength),
+            (b"*1\rx", InvalidLineEnd),
+            (b"*0\rx", InvalidLineEnd),
             (b"*1\r\n$x\r\n", InvalidBulkLength),
             (b"*1\r\n$\r\n", InvalidBulkLength),
             (b"*1\r\n$04\r\n", InvalidBulkLength),
             (b"*1\r\n$-1\r\n", InvalidBulkLength),
             (b"*1\r\n$536870913\r\n", InvalidBulkLength),
-            (b"*1\r\n$4\rx", InvalidBulkLength),
+            (b"*1\r\n$4\rx", InvalidLineEnd),
             (b"*1\r\nPING\r\n", ExpectedBulk { got: b'P' }),
             (b"*1\r\n\r\n", ExpectedBulk { got: b'\r' }),
             (b"*1\r\n\0\r\n", ExpectedBulk { got: 0 }),

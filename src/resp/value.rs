@@ -3,8 +3,8 @@
 /// One value of RESP2 or RESP3.
 ///
 /// Unlike the frames of `redis-protocol`, through which it is decoded and
-/// encoded, it keeps the pairs of a map in the order they came in, tells the two
-/// nulls of RESP2 apart, and does not ask an error text to be UTF-8.
+/// encoded, it keeps the pairs of a map in the order they came in, can write both
+/// nulls of RESP2, and does not ask an error text to be UTF-8.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// `+OK`
@@ -17,7 +17,8 @@ pub enum Value {
     Bulk(Vec<u8>),
     /// `$-1`, or `_` in RESP3.
     Null,
-    /// `*-1`, or `_` in RESP3.
+    /// `*-1`, or `_` in RESP3. Decoded only where it is the whole value; within
+    /// another one it is read as [`Value::Null`].
     NullArray,
     /// `*2`
     Array(Vec<Value>),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use redis_protocol::error::RedisProtocolError;
+use redis_protocol::error::{RedisProtocolError, RedisProtocolErrorKind};
 use redis_protocol::resp2;
 use redis_protocol::resp3;
 use redis_protocol::resp3::types::{RangeFrame, VerbatimStringFormat};
@@ -44,8 +44,13 @@ pub fn decode(frame: &[u8]) -> Result<Option<(Value, usize)>, DecodeError> {
     if let Ok(Some((value, len))) = resp2::decode::decode_range(frame) {
         return Ok(Some((from_resp2(frame, value), len)));
     }
-    let decoded = resp3::decode::complete::decode_range(frame).map_err(DecodeError::Content)?;
-    Ok(decoded.map(|(value, len)| (from_resp3(frame, value), len)))
+    match resp3::decode::complete::decode_range(frame).map_err(DecodeError::Content)? {
+        Some((value, len)) => Ok(Some((from_resp3(frame, value), len))),
+        None => Err(DecodeError::Content(RedisProtocolError::new(
+            RedisProtocolErrorKind::DecodeError,
+            "framed as complete but decoded as incomplete",
+        ))),
+    }
 }
 
 type Range = (usize, usize);
@@ -129,5 +134,103 @@ impl std::error::Error for DecodeError {
             Self::Framing(error) => Some(error),
             Self::Content(error) => Some(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(frame: &[u8]) -> Value {
+        match decode(frame) {
+            Ok(Some((value, len))) if len == frame.len() => value,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn either_version_is_read() {
+        assert_eq!(decoded(b"$-1\r\n"), Value::Null);
+        assert_eq!(decoded(b"_\r\n"), Value::Null);
+        assert_eq!(decoded(b"*-1\r\n"), Value::NullArray);
+        assert_eq!(decoded(b"-ERR \xff\r\n"), Value::error(&b"ERR \xff"[..]));
+        assert_eq!(decoded(b"!5\r\nERR x\r\n"), Value::error("ERR x"));
+        assert_eq!(decoded(b"=6\r\ntxt:hi\r\n"), Value::verbatim_txt("hi"));
+        assert_eq!(
+            decoded(b"|1\r\n+ttl\r\n:1\r\n$1\r\nx\r\n"),
+            Value::bulk("x")
+        );
+        assert_eq!(
+            decoded(b"*2\r\n#t\r\n,1.5\r\n").as_array().map(<[_]>::len),
+            Some(2)
+        );
+    }
+
+    #[test]
+    fn the_pairs_of_a_map_keep_their_order_in_both_versions() {
+        let keys = |frame: &[u8]| {
+            let value = decoded(frame);
+            let pairs = value.pairs().expect("pairs");
+            pairs
+                .iter()
+                .filter_map(|(key, _)| key.as_i64())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            keys(b"%3\r\n:3\r\n+a\r\n:1\r\n+b\r\n:2\r\n+c\r\n"),
+            [3, 1, 2]
+        );
+        assert_eq!(
+            keys(b"*6\r\n:3\r\n+a\r\n:1\r\n+b\r\n:2\r\n+c\r\n"),
+            [3, 1, 2]
+        );
+    }
+
+    #[test]
+    fn what_a_server_says_about_itself_is_found_by_name() {
+        for hello in [
+            &b"%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:3\r\n"[..],
+            b"*4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n$1\r\n3\r\n",
+        ] {
+            let hello = decoded(hello);
+            assert_eq!(hello.get("server").and_then(Value::as_str), Some("redis"));
+            assert_eq!(hello.get("proto").and_then(Value::as_i64), Some(3));
+            assert_eq!(hello.get("mode"), None);
+        }
+    }
+
+    #[test]
+    fn what_is_not_all_there_is_no_value_yet() {
+        for part in [
+            &b""[..],
+            b"$3\r\nab",
+            b"*2\r\n:1\r\n",
+            b"|1\r\n+a\r\n+b\r\n",
+        ] {
+            assert_eq!(decode(part), Ok(None));
+        }
+    }
+
+    #[test]
+    fn what_is_no_value_is_an_error() {
+        assert!(matches!(
+            decode(b"HELLO 3\r\n"),
+            Err(DecodeError::Framing(_))
+        ));
+        assert!(matches!(decode(b":x\r\n"), Err(DecodeError::Content(_))));
+        assert!(matches!(
+            decode(b"*?\r\n.\r\n"),
+            Err(DecodeError::Content(_))
+        ));
+    }
+
+    #[test]
+    fn nesting_is_refused_before_it_can_exhaust_the_stack() {
+        let nested = |depth: usize| [&b"*1\r\n".repeat(depth)[..], b":1\r\n"].concat();
+        decoded(&nested(VALUE_DEPTH_MAX));
+        let nested3 = |depth: usize| [&b"%1\r\n:1\r\n".repeat(depth)[..], b"_\r\n"].concat();
+        decoded(&nested3(VALUE_DEPTH_MAX));
+        let too_deep = decode(&nested(VALUE_DEPTH_MAX + 1));
+        assert_eq!(too_deep, Err(DecodeError::Framing(ReplyError::TooDeep)));
     }
 }

@@ -160,3 +160,108 @@ fn leaf(frame: &Resp3<'_>, out: &mut Vec<u8>) {
         .expect("the buffer has the length that the encoder asked for");
     out.truncate(start + written);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(value: &Value, version: Version) -> String {
+        let mut out = b"before".to_vec();
+        encode(value, version, &mut out);
+        let out = String::from_utf8(out).expect("text");
+        out.strip_prefix("before")
+            .expect("what was there stays")
+            .to_owned()
+    }
+
+    #[test]
+    fn each_version_writes_a_value_its_own_way() {
+        let one = || vec![Value::integer(1)];
+        for (value, resp2, resp3) in [
+            (Value::simple("OK"), "+OK\r\n", "+OK\r\n"),
+            (Value::error("ERR no"), "-ERR no\r\n", "-ERR no\r\n"),
+            (Value::integer(-7), ":-7\r\n", ":-7\r\n"),
+            (
+                Value::bulk("a\r\nb"),
+                "$4\r\na\r\nb\r\n",
+                "$4\r\na\r\nb\r\n",
+            ),
+            (Value::bulk(""), "$0\r\n\r\n", "$0\r\n\r\n"),
+            (Value::null(), "$-1\r\n", "_\r\n"),
+            (Value::null_array(), "*-1\r\n", "_\r\n"),
+            (Value::array([]), "*0\r\n", "*0\r\n"),
+            (Value::array(one()), "*1\r\n:1\r\n", "*1\r\n:1\r\n"),
+            (Value::set(one()), "*1\r\n:1\r\n", "~1\r\n:1\r\n"),
+            (Value::push(one()), "*1\r\n:1\r\n", ">1\r\n:1\r\n"),
+            (Value::boolean(true), ":1\r\n", "#t\r\n"),
+            (Value::boolean(false), ":0\r\n", "#f\r\n"),
+            (Value::double(1.5), "$3\r\n1.5\r\n", ",1.5\r\n"),
+            (
+                Value::double(f64::NEG_INFINITY),
+                "$4\r\n-inf\r\n",
+                ",-inf\r\n",
+            ),
+            (Value::double(f64::NAN), "$3\r\nnan\r\n", ",nan\r\n"),
+            (
+                Value::verbatim_txt("hi"),
+                "$2\r\nhi\r\n",
+                "=6\r\ntxt:hi\r\n",
+            ),
+            (
+                Value::BigNumber(b"123".to_vec()),
+                "$3\r\n123\r\n",
+                "(123\r\n",
+            ),
+        ] {
+            assert_eq!(encoded(&value, Version::Resp2), resp2, "{value:?}");
+            assert_eq!(encoded(&value, Version::Resp3), resp3, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_map_keeps_its_order_and_is_flat_in_resp2() {
+        let pair = |key: &str, value| (Value::bulk(key), value);
+        let map = Value::map([
+            pair("z", Value::null()),
+            pair("a", Value::map([pair("y", Value::boolean(true))])),
+            pair("a", Value::integer(2)),
+        ]);
+        let key = |key: &str| format!("$1\r\n{key}\r\n");
+        let (z, a, y) = (key("z"), key("a"), key("y"));
+        assert_eq!(
+            encoded(&map, Version::Resp2),
+            format!("*6\r\n{z}$-1\r\n{a}*2\r\n{y}:1\r\n{a}:2\r\n")
+        );
+        assert_eq!(
+            encoded(&map, Version::Resp3),
+            format!("%3\r\n{z}_\r\n{a}%1\r\n{y}#t\r\n{a}:2\r\n")
+        );
+    }
+
+    #[test]
+    fn a_text_of_one_line_stays_one() {
+        let made_up = "ERR unknown command 'x\r\n+OK\r\n'";
+        let expected = "-ERR unknown command 'x  +OK  '\r\n";
+        assert_eq!(encoded(&Value::error(made_up), Version::Resp2), expected);
+        assert_eq!(encoded(&Value::simple("a\nb"), Version::Resp3), "+a b\r\n");
+    }
+
+    #[test]
+    fn an_error_may_quote_what_is_no_text() {
+        let mut out = Vec::new();
+        encode(
+            &Value::error(&b"ERR '\xff\0'"[..]),
+            Version::Resp2,
+            &mut out,
+        );
+        assert_eq!(out, b"-ERR '\xff\0'\r\n");
+    }
+
+    #[test]
+    fn a_command_is_an_array_of_bulk_strings() {
+        let mut out = Vec::new();
+        encode_command(&["SET", "k", ""], &mut out);
+        encode_command::<&str>(&[], &mut out);
+        assert_eq!(out, b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$0\r\n\r\n*0\r\n");
+    }
+}
