@@ -174,6 +174,18 @@ impl Counts {
         without.admit_group(to.group(), limits)
     }
 
+    /// Whether a limit that was lowered is exceeded in such a way that one less of this
+    /// kind would help.
+    pub(super) fn is_too_many(&self, kind: Kind, limits: &BudgetLimits) -> bool {
+        if self.of(kind) == 0 {
+            return false;
+        }
+        let mut without = self.clone();
+        without.remove(kind);
+        // What is there now would not be admitted again.
+        without.admit(kind, limits).is_err()
+    }
+
     fn admit_kind(&self, kind: Kind, limits: &BudgetLimits) -> Result<(), Limit> {
         let (used, max, limit) = match kind {
             Kind::Shared => (self.of(kind), limits.max_shared.max(1), Limit::Shared),

@@ -46,7 +46,7 @@ enum Rank {
 
 /// What a slot is wanted for.
 enum Need<'a> {
-    /// There are more slots than the limit allows, since it was lowered.
+    /// There are more slots than some limit allows, since it was lowered.
     Narrower,
     /// Somebody stands in this line.
     Line(Kind),
@@ -114,7 +114,7 @@ impl Book {
 
     fn is_anything_wanted(&self, now: Time) -> bool {
         self.lines.iter().any(|line| !line.is_empty())
-            || self.counts.total() > self.limits.total_max()
+            || Kind::ALL.iter().any(|&kind| self.counts.is_too_many(kind, &self.limits))
             || self.hints.iter().flatten().any(|hint| hint.until > now)
     }
 
@@ -224,7 +224,7 @@ struct Plan<'a> {
 
 impl Plan<'_> {
     fn narrow(&mut self) {
-        while self.counts.total() > self.book.limits.total_max() && self.ask(&Need::Narrower) {}
+        while self.ask(&Need::Narrower) {}
     }
 
     /// Takes one demand from each line in turn, until no line can be served.
@@ -281,9 +281,10 @@ impl Plan<'_> {
                 // The rest of what is too much goes when its holders are done: taking
                 // the last slot that is not held would stop plain traffic meanwhile.
                 let held = self.counts.group(Group::Held);
-                candidate.kind.group() == Group::Held
-                    || limits.total_max() == 1
-                    || self.counts.total() - held > 1
+                let is_last = candidate.kind.group() != Group::Held
+                    && limits.total_max() > 1
+                    && self.counts.total() - held == 1;
+                !is_last && self.counts.is_too_many(candidate.kind, limits)
             }
             Need::Line(kind) => {
                 let may_disturb = kind.group() != Group::Held
