@@ -8,11 +8,11 @@
 use std::fmt;
 
 use super::credential::Credential;
-use crate::resp::{self, DecodeError, Value, Version, encode_command};
+use crate::resp::{ReplyScanner, Value, Version, decode, encode_command};
 
-/// How long the answers may be in all, in bytes. `HELLO` lists the loaded modules
+/// How long one answer may be, in bytes. `HELLO` lists the loaded modules
 /// with their paths, some hundred bytes each; the others are a line.
-pub const ANSWERS_LEN_MAX: usize = 256 * 1024;
+pub const ANSWER_LEN_MAX: usize = 256 * 1024;
 
 /// How a new connection is to be.
 #[derive(Debug, Clone)]
@@ -38,7 +38,9 @@ pub struct Handshake {
     /// What is still to be answered, in order.
     steps: std::vec::IntoIter<Step>,
     awaited: Option<Step>,
-    answers: Vec<u8>,
+    /// The bytes of the answer that has begun, and where in it they end.
+    answer: Vec<u8>,
+    scanner: ReplyScanner,
     greeting: Greeting,
     is_first_answer: bool,
 }
@@ -94,10 +96,12 @@ pub enum HandshakeError {
     NoProto,
     /// Another error, as it came, without the `-`; at most 512 bytes of it.
     Other(Step, String),
-    /// The bytes were not RESP, or not an answer to what was asked.
+    /// The bytes were not RESP, or not an answer to this.
     NotRedis(Step),
-    /// More than [`ANSWERS_LEN_MAX`] came.
-    TooLong,
+    /// An answer longer than [`ANSWER_LEN_MAX`].
+    TooLong(Step),
+    /// More came than was asked for.
+    Unasked,
 }
 
 /// One command of a handshake.
@@ -168,7 +172,8 @@ impl Handshake {
             request,
             awaited: steps.next(),
             steps,
-            answers: Vec::new(),
+            answer: Vec::new(),
+            scanner: ReplyScanner::default(),
             greeting: Greeting::default(),
             is_first_answer: true,
         }
@@ -187,35 +192,38 @@ impl Handshake {
 
     /// Takes bytes as they come, in any pieces. To be called until it does not say
     /// [`Progress::More`], and not again.
-    pub fn feed(&mut self, bytes: &[u8]) -> Progress {
-        self.answers.extend_from_slice(bytes);
+    pub fn feed(&mut self, mut bytes: &[u8]) -> Progress {
         while let Some(step) = self.awaited {
-            let (value, len) = match resp::decode(&self.answers) {
-                Ok(Some(decoded)) => decoded,
-                Ok(None) if self.answers.len() > ANSWERS_LEN_MAX => {
-                    return Progress::Failed(HandshakeError::TooLong);
-                }
-                Ok(None) => return Progress::More,
-                Err(DecodeError::Framing(_) | DecodeError::Content(_)) => {
-                    return Progress::Failed(HandshakeError::NotRedis(step));
-                }
+            let Ok(fed) = self.scanner.feed(bytes) else {
+                return Progress::Failed(HandshakeError::NotRedis(step));
             };
-            self.answers.drain(..len);
-            if let Err(error) = self.answered(step, value) {
+            if self.answer.len() + fed.consumed > ANSWER_LEN_MAX {
+                return Progress::Failed(HandshakeError::TooLong(step));
+            }
+            self.answer.extend_from_slice(&bytes[..fed.consumed]);
+            bytes = &bytes[fed.consumed..];
+            if !fed.complete {
+                return Progress::More;
+            }
+            if let Err(error) = self.answered(step) {
                 return Progress::Failed(error);
             }
+            self.answer.clear();
             self.is_first_answer = false;
             self.awaited = self.steps.next();
         }
-        if !self.answers.is_empty() {
-            // More answers than commands: whatever this is, the next reply would be
-            // taken for somebody else's.
-            return Progress::Failed(HandshakeError::NotRedis(Step::SetName));
+        if !bytes.is_empty() {
+            // Whatever it is, the next reply would be taken for somebody else's.
+            return Progress::Failed(HandshakeError::Unasked);
         }
         Progress::Ready(std::mem::take(&mut self.greeting))
     }
 
-    fn answered(&mut self, step: Step, value: Value) -> Result<(), HandshakeError> {
+    /// The answer to a step is complete.
+    fn answered(&mut self, step: Step) -> Result<(), HandshakeError> {
+        let Ok(Some((value, _))) = decode(&self.answer) else {
+            return Err(HandshakeError::NotRedis(step));
+        };
         if let Value::Error(text) = &value {
             let error = self.error(step, text);
             // The name is a courtesy to operators. Errors that concern the connection
@@ -284,7 +292,8 @@ impl HandshakeError {
             HandshakeError::NoProto => "no_proto",
             HandshakeError::Other(..) => "other",
             HandshakeError::NotRedis(_) => "not_redis",
-            HandshakeError::TooLong => "too_long",
+            HandshakeError::TooLong(_) => "too_long",
+            HandshakeError::Unasked => "unasked",
         }
     }
 
@@ -314,7 +323,22 @@ impl fmt::Display for HandshakeError {
                     step.command()
                 )
             }
-            other => f.write_str(&other.name().replace('_', " ")),
+            HandshakeError::TooLong(step) => {
+                write!(
+                    f,
+                    "the answer to {} is longer than {ANSWER_LEN_MAX} bytes",
+                    step.command()
+                )
+            }
+            HandshakeError::MaxClients => f.write_str("max number of clients reached"),
+            HandshakeError::Denied => f.write_str("denied by protected mode"),
+            HandshakeError::WrongPass => f.write_str("wrong user name or password"),
+            HandshakeError::NoAuth => f.write_str("a password is needed"),
+            HandshakeError::Loading => f.write_str("loading its data"),
+            HandshakeError::Busy => f.write_str("busy with a script"),
+            HandshakeError::NoSuchDb => f.write_str("no such database"),
+            HandshakeError::NoProto => f.write_str("does not speak this version of the protocol"),
+            HandshakeError::Unasked => f.write_str("more answers than questions"),
         }
     }
 }
@@ -338,4 +362,278 @@ fn printable(name: &str) -> Vec<u8> {
 /// An error text is repeated in logs; a longer one than this says nothing more.
 fn shortened(text: &[u8]) -> String {
     String::from_utf8_lossy(&text[..text.len().min(512)]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::Secret;
+
+    fn spec(version: Version) -> HandshakeSpec<'static> {
+        HandshakeSpec {
+            credential: None,
+            version,
+            db: 0,
+            no_touch: false,
+            name: "weir:main:shared",
+        }
+    }
+
+    fn credential(username: Option<&[u8]>) -> Credential {
+        Credential::new(username, Secret::new("p w"))
+    }
+
+    fn said(spec: &HandshakeSpec<'_>) -> Vec<String> {
+        let handshake = Handshake::new(spec);
+        let mut rest = handshake.request();
+        let mut commands = Vec::new();
+        while let Some((command, len)) = decode(rest).unwrap() {
+            let words = command
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|word| word.as_str().unwrap());
+            commands.push(words.collect::<Vec<_>>().join("|"));
+            rest = &rest[len..];
+        }
+        assert!(rest.is_empty());
+        commands
+    }
+
+    fn answer(spec: &HandshakeSpec<'_>, answers: &[u8]) -> Progress {
+        Handshake::new(spec).feed(answers)
+    }
+
+    const HELLO: &[u8] = b"%3\r\n+server\r\n+redis\r\n+version\r\n+7.0.15\r\n+id\r\n:42\r\n";
+
+    #[test]
+    fn what_is_said_first() {
+        let (alice, unnamed) = (credential(Some(b"alice")), credential(None));
+        let resp3 = spec(Version::Resp3);
+        let resp2 = spec(Version::Resp2);
+        let name = "CLIENT|SETNAME|weir:main:shared";
+        assert_eq!(said(&resp2), [name]);
+        assert_eq!(said(&resp3), ["HELLO|3", name]);
+        let with = |credential, spec: &HandshakeSpec<'static>| {
+            said(&HandshakeSpec {
+                credential: Some(credential),
+                ..spec.clone()
+            })
+        };
+        assert_eq!(with(&alice, &resp2), ["AUTH|alice|p w", name]);
+        assert_eq!(with(&unnamed, &resp2), ["AUTH|p w", name]);
+        assert_eq!(with(&alice, &resp3), ["HELLO|3|AUTH|alice|p w", name]);
+        assert_eq!(with(&unnamed, &resp3), ["HELLO|3|AUTH|default|p w", name]);
+        let all = HandshakeSpec {
+            db: 7,
+            no_touch: true,
+            name: "a b\n\u{e4}",
+            ..resp3
+        };
+        assert_eq!(
+            said(&all),
+            [
+                "HELLO|3",
+                "CLIENT|SETNAME|a_b___",
+                "SELECT|7",
+                "CLIENT|NO-TOUCH|ON"
+            ]
+        );
+    }
+
+    #[test]
+    fn it_is_ready_when_every_answer_has_come() {
+        let all = HandshakeSpec {
+            db: 7,
+            no_touch: true,
+            ..spec(Version::Resp3)
+        };
+        let mut handshake = Handshake::new(&all);
+        assert_eq!(handshake.awaited(), Some(Step::Hello));
+        assert_eq!(handshake.feed(HELLO), Progress::More);
+        assert_eq!(handshake.feed(b"+OK\r\n+OK\r\n+O"), Progress::More);
+        assert_eq!(handshake.awaited(), Some(Step::NoTouch));
+        let Progress::Ready(greeting) = handshake.feed(b"K\r\n") else {
+            panic!()
+        };
+        assert_eq!(handshake.awaited(), None);
+        assert!(greeting.is_named);
+        assert_eq!(greeting.connection_id(), Some(42));
+    }
+
+    #[test]
+    fn a_refused_name_is_no_failure() {
+        for refusal in [
+            "-ERR unknown command 'CLIENT', with args beginning with: 'SETNAME'\r\n",
+            "-NOPERM this user has no permissions to run the 'client|setname' command\r\n",
+            "-BUSY Redis is busy running a script.\r\n",
+        ] {
+            let ready = Progress::Ready(Greeting {
+                hello: None,
+                is_named: false,
+            });
+            assert_eq!(
+                answer(&spec(Version::Resp2), refusal.as_bytes()),
+                ready,
+                "{refusal}"
+            );
+        }
+    }
+
+    #[test]
+    fn errors_by_what_they_mean() {
+        use HandshakeError::*;
+        let alice = credential(Some(b"alice"));
+        let resp2 = spec(Version::Resp2);
+        let resp3 = spec(Version::Resp3);
+        let auth = HandshakeSpec {
+            credential: Some(&alice),
+            ..resp2.clone()
+        };
+        let select = HandshakeSpec {
+            db: 99,
+            ..resp2.clone()
+        };
+        let no_touch = HandshakeSpec {
+            no_touch: true,
+            ..resp2.clone()
+        };
+        let table = [
+            (&resp2, "-ERR max number of clients reached\r\n", MaxClients),
+            (
+                &resp3,
+                "-ERR max number of clients + cluster connections reached\r\n",
+                MaxClients,
+            ),
+            (
+                &resp2,
+                "-DENIED Redis is running in protected mode because …\r\n",
+                Denied,
+            ),
+            (
+                &auth,
+                "-WRONGPASS invalid username-password pair or user is disabled.\r\n",
+                WrongPass,
+            ),
+            (&auth, "-ERR invalid password\r\n", WrongPass),
+            (&resp2, "-NOAUTH Authentication required.\r\n", NoAuth),
+            (
+                &resp3,
+                "-NOAUTH HELLO must be called with the client already …\r\n",
+                NoAuth,
+            ),
+            (
+                &resp2,
+                "-LOADING Redis is loading the dataset in memory\r\n",
+                Loading,
+            ),
+            (&resp3, "-NOPROTO unsupported protocol version\r\n", NoProto),
+            (
+                &resp3,
+                "-ERR unknown command 'HELLO', with args beginning with: '3' \r\n",
+                NoProto,
+            ),
+            (
+                &select,
+                "+OK\r\n-ERR DB index is out of range\r\n",
+                NoSuchDb,
+            ),
+            (
+                &select,
+                "+OK\r\n-ERR SELECT is not allowed in cluster mode\r\n",
+                NoSuchDb,
+            ),
+            (
+                &select,
+                "+OK\r\n-NOPERM this user has no …\r\n",
+                NoPerm(Step::Select),
+            ),
+            (
+                &select,
+                "+OK\r\n-BUSY Redis is busy running a script.\r\n",
+                Busy,
+            ),
+            (&select, "+OK\r\n:1\r\n", NotRedis(Step::Select)),
+            (
+                &no_touch,
+                "+OK\r\n-ERR unknown subcommand 'NO-TOUCH'.\r\n",
+                Other(
+                    Step::NoTouch,
+                    "ERR unknown subcommand 'NO-TOUCH'.".to_owned(),
+                ),
+            ),
+            (
+                &resp2,
+                "HTTP/1.1 400 Bad Request\r\n",
+                NotRedis(Step::SetName),
+            ),
+            (&resp3, "+OK\r\n", NotRedis(Step::Hello)),
+            (&resp2, "+OK\r\n+OK\r\n", Unasked),
+        ];
+        for (spec, answers, expected) in table {
+            assert_eq!(
+                answer(spec, answers.as_bytes()),
+                Progress::Failed(expected),
+                "{answers}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_server_that_talks_without_end_is_cut_off() {
+        let mut handshake = Handshake::new(&spec(Version::Resp2));
+        let chunk = [b'x'; 4096];
+        assert_eq!(handshake.feed(b"+"), Progress::More);
+        let fed = (0..1000)
+            .take_while(|_| handshake.feed(&chunk) == Progress::More)
+            .count();
+        assert_eq!(fed, ANSWER_LEN_MAX / chunk.len() - 1);
+    }
+
+    #[test]
+    fn a_long_error_is_shortened() {
+        let long = format!("-ODD {}\r\n", "é".repeat(2000));
+        let select = HandshakeSpec {
+            db: 1,
+            ..spec(Version::Resp2)
+        };
+        let Progress::Failed(HandshakeError::Other(Step::Select, text)) =
+            answer(&select, format!("+OK\r\n{long}").as_bytes())
+        else {
+            panic!()
+        };
+        assert!(text.len() <= 515 && text.starts_with("ODD é"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// However the bytes are split, the outcome is the same.
+        #[test]
+        fn pieces_do_not_matter(cuts in proptest::collection::vec(0..100usize, 0..8), ends_well: bool) {
+            let select = HandshakeSpec { db: 7, ..spec(Version::Resp3) };
+            let last: &[u8] = if ends_well { b"+OK\r\n" } else { b"-ERR DB index is out of range\r\n" };
+            let answers = [HELLO, b"-ERR no such subcommand\r\n", last].concat();
+            let whole = answer(&select, &answers);
+            let mut cuts: Vec<_> = cuts.into_iter().filter(|&cut| cut < answers.len()).collect();
+            cuts.extend([0, answers.len()]);
+            cuts.sort_unstable();
+            let mut handshake = Handshake::new(&select);
+            let mut progress = Progress::More;
+            for piece in cuts.windows(2) {
+                prop_assert_eq!(&progress, &Progress::More);
+                progress = handshake.feed(&answers[piece[0]..piece[1]]);
+            }
+            prop_assert_eq!(progress, whole);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>, resp3: bool) {
+            let version = if resp3 { Version::Resp3 } else { Version::Resp2 };
+            let _ = answer(&HandshakeSpec { db: 1, ..spec(version) }, &bytes);
+            let _ = answer(&HandshakeSpec { db: 1, ..spec(version) }, &[b"*", &bytes[..]].concat());
+        }
+    }
 }

@@ -216,3 +216,111 @@ fn parse_version(text: &str) -> Option<(u8, u8, u8)> {
 fn positive(number: i64) -> Option<u64> {
     u64::try_from(number).ok().filter(|&number| number > 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::bulk(text)
+    }
+
+    fn hello(pairs: &[(&str, &str)]) -> Value {
+        Value::map(
+            pairs
+                .iter()
+                .map(|(k, v)| (bulk(k), bulk(v)))
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    #[test]
+    fn a_server_that_tells_nothing_is_a_redis_with_its_defaults() {
+        let mut facts = ServerFacts::default();
+        let refused = Value::error("NOPERM this user has no permissions to run the 'info' command");
+        facts.learn_hello(&refused);
+        facts.learn_info(&refused);
+        facts.learn_config(&refused);
+        facts.learn_role(&refused);
+        facts.learn_config(&Value::array([]));
+        facts.learn_hello(&Value::null());
+        facts.learn_info(&Value::integer(3));
+        facts.learn_role(&Value::array([Value::integer(3)]));
+        assert_eq!(facts, ServerFacts::default());
+        assert_eq!(facts.proto_max_bulk_len, 536_870_912);
+    }
+
+    #[test]
+    fn redis_in_its_own_words() {
+        let mut facts = ServerFacts::default();
+        facts.learn_hello(&hello(&[
+            ("server", "redis"),
+            ("version", "7.0.15"),
+            ("proto", "3"),
+            ("mode", "standalone"),
+            ("role", "master"),
+        ]));
+        assert_eq!(
+            (facts.version, &facts.flavour),
+            ((7, 0, 15), &Flavour::Redis)
+        );
+        facts.learn_info(&Value::verbatim_txt(
+            "# Server\r\nredis_version:7.0.15\r\nredis_mode:cluster\r\nrun_id:4d8f\r\n\r\n\
+             # Clients\r\nmaxclients:64\r\n# Persistence\r\nloading:1\r\n\
+             # Replication\r\nrole:slave\r\n",
+        ));
+        assert_eq!((facts.mode, facts.role), (Mode::Cluster, Role::Replica));
+        assert_eq!((facts.maxclients, facts.is_loading), (Some(64), true));
+        assert_eq!(facts.run_id.as_deref(), Some("4d8f"));
+        facts.learn_config(&Value::array([
+            bulk("proto-max-bulk-len"),
+            bulk("1048576"),
+            bulk("databases"),
+            bulk("16"),
+        ]));
+        assert_eq!(
+            (facts.proto_max_bulk_len, facts.databases),
+            (1_048_576, Some(16))
+        );
+        facts.learn_role(&Value::array([
+            bulk("master"),
+            Value::integer(0),
+            Value::array([]),
+        ]));
+        assert_eq!(facts.role, Role::Primary);
+        assert!(facts.is_at_least(7, 0) && !facts.is_at_least(7, 2) && facts.is_at_least(6, 2));
+    }
+
+    #[test]
+    fn valkey_counts_as_the_redis_it_stands_for() {
+        let mut facts = ServerFacts::default();
+        facts.learn_hello(&hello(&[("server", "valkey"), ("version", "9.0.1")]));
+        assert_eq!(facts.flavour, Flavour::Valkey(9, 0, 1));
+        facts.learn_info(&Value::verbatim_txt(
+            "# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.0.1\r\n\
+             server_mode:standalone\r\n",
+        ));
+        assert_eq!(
+            (facts.version, facts.flavour.clone()),
+            ((7, 2, 4), Flavour::Valkey(9, 0, 1))
+        );
+        // Greeted again on the next connection.
+        facts.learn_hello(&hello(&[("server", "valkey"), ("version", "9.0.1")]));
+        assert_eq!(facts.version, (7, 2, 4));
+    }
+
+    #[test]
+    fn odd_versions_and_numbers() {
+        assert_eq!(parse_version("255.255.255"), Some((255, 255, 255)));
+        assert_eq!(parse_version("7.4.0-v1"), Some((7, 4, 0)));
+        assert_eq!(parse_version("8"), Some((8, 0, 0)));
+        assert_eq!(parse_version("7.0.1234"), Some((7, 0, 0)));
+        for odd in ["", "unknown", "999.0.0", ".7", "-1.0"] {
+            assert_eq!(parse_version(odd), None, "{odd}");
+        }
+        let mut facts = ServerFacts::default();
+        facts.learn_config(&Value::array([bulk("proto-max-bulk-len"), bulk("-5")]));
+        facts.learn_config(&Value::array([bulk("maxclients"), bulk("many")]));
+        assert_eq!(facts, ServerFacts::default());
+    }
+}

@@ -306,7 +306,9 @@ impl World {
             assert_eq!(entry.retiring, !entry.cell.live.load(Relaxed));
         }
         let wanted = !self.waiting.is_empty()
-            || Kind::ALL.iter().any(|&kind| book.counts.is_too_many(kind, &book.limits))
+            || Kind::ALL
+                .iter()
+                .any(|&kind| book.counts.is_too_many(kind, &book.limits))
             || book.hints.iter().flatten().count() > 0;
         assert!(
             wanted || self.asked().is_empty(),
@@ -820,10 +822,15 @@ fn a_narrower_limit_asks_for_what_is_too_much_and_leaves_plain_traffic_one() {
 fn a_narrower_limit_of_one_kind_asks_that_kind() {
     let mut world = World::new(limits(8));
     for worker in 0..3 {
-        let Some(Served::Slot(id)) = world.shared(0, worker) else { panic!("there was room") };
+        let Some(Served::Slot(id)) = world.shared(0, worker) else {
+            panic!("there was room")
+        };
         world.open(id);
     }
-    world.set_limits(BudgetLimits { max_shared: 1, ..limits(8) });
+    world.set_limits(BudgetLimits {
+        max_shared: 1,
+        ..limits(8)
+    });
     assert_eq!(world.asked().len(), 2);
     assert!(world.shared(1, 0).is_none());
     assert_eq!(world.asked().len(), 3);

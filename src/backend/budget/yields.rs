@@ -114,7 +114,9 @@ impl Book {
 
     fn is_anything_wanted(&self, now: Time) -> bool {
         self.lines.iter().any(|line| !line.is_empty())
-            || Kind::ALL.iter().any(|&kind| self.counts.is_too_many(kind, &self.limits))
+            || Kind::ALL
+                .iter()
+                .any(|&kind| self.counts.is_too_many(kind, &self.limits))
             || self.hints.iter().flatten().any(|hint| hint.until > now)
     }
 
