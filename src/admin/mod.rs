@@ -5,6 +5,8 @@
 
 mod http;
 mod process;
+mod status;
 
 pub use http::{AdminServer, CONNECTIONS_MAX, Handlers, Ready, Source};
 pub use process::expose_process;
+pub use status::{expose_backends, readiness};

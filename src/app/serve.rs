@@ -1,19 +1,142 @@
-//! Runs the routes of a configuration until told to stop.
+//! Runs Weir: workers on threads of their own; accepting, the admin server and
+//! signals on the main thread.
 
 use std::io;
+use std::sync::Arc;
+use std::thread;
 
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::accept;
+use crate::admin::{self, AdminServer, Handlers};
 use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::net;
+use crate::session::{Message, Proxy, Worker, mailbox};
 
-/// Serves all routes until a signal asks to stop.
+/// Tasks polled between two looks at the sockets. Tokio's default of 61 would
+/// break a turn with a thousand ready clients into sixteen, and its batch too.
+const EVENT_INTERVAL: u32 = 1024;
+
+/// How often a drain looks whether everybody has left.
+const DRAIN_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// Serves until told to stop.
 ///
 /// # Errors
-///
-/// When something that is needed to begin can not be had, such as an address to listen on.
+/// What keeps it from starting: an address that cannot be listened on, too few
+/// descriptors.
 pub fn run(config: Config) -> io::Result<()> {
-    tracing::info!(
-        routes = config.routes.len(),
-        workers = config.process.workers,
-        "starting"
-    );
-    Err(io::Error::other("serving is not built yet"))
+    let workers = config.process.workers;
+    net::check_descriptors(net::needed(&config, workers)).map_err(io::Error::other)?;
+    let names = config.routes.iter().map(|route| route.name.clone());
+    let metrics = Arc::new(Metrics::new(names, workers));
+    let (mailboxes, inboxes): (Vec<_>, Vec<_>) =
+        (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
+    let proxy = Proxy::new(config, metrics, mailboxes);
+    let listeners = accept::listen(&proxy)?;
+    let admin = match proxy.config.admin.listen {
+        Some(address) => Some(AdminServer::bind(address, handlers(&proxy))?),
+        None => None,
+    };
+    for (index, inbox) in inboxes.into_iter().enumerate() {
+        start_worker(index, proxy.clone(), inbox)?;
+    }
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(supervise(proxy, listeners, admin))
+}
+
+fn start_worker(
+    index: usize,
+    proxy: Arc<Proxy>,
+    inbox: mpsc::UnboundedReceiver<Message>,
+) -> io::Result<()> {
+    thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || {
+            let runtime = Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .event_interval(EVENT_INTERVAL)
+                .build_local(LocalOptions::default())
+                .expect("a runtime needs an epoll descriptor, which was counted");
+            runtime.block_on(async move {
+                let worker = Worker::start(index, proxy);
+                mailbox::receive(worker, inbox).await;
+            });
+        })?;
+    Ok(())
+}
+
+async fn supervise(
+    proxy: Arc<Proxy>,
+    listeners: Vec<accept::Listener>,
+    admin: Option<AdminServer>,
+) -> io::Result<()> {
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    let (stop, stopped) = watch::channel(false);
+    for route in &proxy.routes {
+        tokio::task::spawn_local(route.node.clone().keep_learning());
+        for address in &route.config.listen {
+            tracing::info!(
+                route = %route.config.name, listen = %address,
+                backend = %route.config.backend.address,
+                max_connections = route.config.backend.max_connections,
+                max_clients = route.clients.max(), "serving"
+            );
+        }
+    }
+    if let Some(admin) = admin {
+        tracing::info!(admin = %admin.local_addr()?, "metrics and health");
+        tokio::task::spawn_local(admin.run(stopped.clone()));
+    }
+    let accepting: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| tokio::task::spawn_local(accept::accept(proxy.clone(), listener)))
+        .collect();
+    tokio::select! {
+        _ = interrupted.recv() => {}
+        _ = terminated.recv() => {}
+    }
+    tracing::info!("stopping: no new clients; those that are busy may finish");
+    for task in accepting {
+        task.abort();
+    }
+    for worker in 0..proxy.workers() {
+        proxy.send(worker, Message::Drain);
+    }
+    let gone = async {
+        while proxy.clients.taken() > 0 {
+            sleep(DRAIN_LOOK).await;
+        }
+    };
+    let began = Instant::now();
+    tokio::select! {
+        left = timeout(proxy.config.process.drain_timeout, gone) => if left.is_err() {
+            tracing::warn!(clients = proxy.clients.taken(), "drain timeout: leaving with clients");
+        },
+        _ = interrupted.recv() => tracing::warn!("interrupted again: leaving at once"),
+    }
+    // A receiver is gone when the admin server was not started.
+    let _ = stop.send(true);
+    tracing::info!(took = ?began.elapsed(), "stopped");
+    Ok(())
+}
+
+fn handlers(proxy: &Arc<Proxy>) -> Handlers {
+    let (counters, ledgers) = (proxy.clone(), proxy.clone());
+    Handlers {
+        sources: vec![
+            Box::new(move |out| counters.metrics.expose(out)),
+            Box::new(move |out| admin::expose_backends(&ledgers, out)),
+            Box::new(admin::expose_process),
+        ],
+        ready: admin::readiness(proxy.clone()),
+    }
 }

@@ -1,7 +1,28 @@
 //! Connections to Redis nodes, and the ledger that counts them.
+//!
+//! A [`Node`] is what the whole process knows of one Redis: its budget, its
+//! credentials, what it says of itself. A [`Conn`] is one connection of one
+//! worker, shared or held by one client. Always true: no connection is opened
+//! without a slot of the ledger, and replies leave a connection in the order in
+//! which their requests were appended.
 
 pub mod backoff;
 pub mod budget;
+mod conn;
 pub mod credential;
+mod entry;
 pub mod handshake;
+mod node;
+mod ring;
 pub mod server;
+
+pub use budget::{
+    BudgetLimits, Kind, Ledger, LedgerSnapshot, Link, Partition, Phase, Refused, RefusedBecause,
+    SharedGrant, SharedReady, SharedWait, Slot,
+};
+pub use conn::{Broken, Conn, Io, Mode, Sink, first_bulk};
+pub use credential::{Credential, Credentials, User, UserId};
+pub use entry::{Entry, Marks, Ticket};
+pub use node::{DefaultUser, Node, OpenError, Opened, close_politely};
+pub use ring::Ring;
+pub use server::{Flavour, ServerFacts};

@@ -4,6 +4,7 @@
 //! be allowed `INFO`. What is not told keeps its value, and the values at the start
 //! are those of a Redis that was never configured.
 
+use crate::command::ServerVersion;
 use crate::resp::Value;
 
 /// The facts about one node that Weir acts on.
@@ -160,6 +161,17 @@ impl ServerFacts {
         let first = reply.as_array().and_then(<[Value]>::first);
         if let Some(role) = first.and_then(Value::as_str) {
             self.set_role(role);
+        }
+    }
+
+    /// The version that decides how the server words its errors.
+    pub fn server_version(&self) -> ServerVersion {
+        let (major, minor, _) = self.version;
+        match self.flavour {
+            Flavour::Valkey(major, minor, _) => ServerVersion::valkey(major.into(), minor.into()),
+            // A server that told nothing speaks like the oldest one still in use.
+            _ if major == 0 => ServerVersion::redis(7, 0),
+            _ => ServerVersion::redis(major.into(), minor.into()),
         }
     }
 

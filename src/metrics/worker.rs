@@ -64,6 +64,14 @@ pub struct WorkerMetrics {
     pub clients_accepted: Counter,
     /// Clients connected now, refused ones that have not left included.
     pub clients_connected: Gauge,
+    /// Clients that wait in a blocking command, or are held by a pause.
+    pub clients_blocked: Gauge,
+    /// Clients that have subscriptions.
+    pub clients_subscribed: Gauge,
+    /// Clients that have client-side caching on.
+    pub clients_tracking: Gauge,
+    /// Clients that watch keys.
+    pub clients_watching: Gauge,
     /// Clients not taken in, by why.
     pub clients_refused: CountersBy<RefusedReason, { RefusedReason::COUNT }>,
     /// Clients whose connection ended, by why.

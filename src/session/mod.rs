@@ -1,1 +1,36 @@
 //! One client: read, plan, act, answer in order.
+//!
+//! A session lives and dies on one worker. Called by the acceptor, which hands it
+//! sockets, and by its worker's event loop. Always true: at any moment all of a
+//! session's commands in flight are on one connection, so its replies come in the
+//! order of its requests; changing paths waits until the earlier ones have arrived.
+
+mod client;
+mod client_admin;
+pub mod client_command;
+pub mod client_line;
+mod control;
+mod dispatch;
+mod failure;
+pub mod hello;
+pub mod info;
+mod input;
+mod lanes;
+mod links;
+mod local;
+mod login;
+mod loss;
+pub mod mailbox;
+mod modes;
+mod output;
+mod pause;
+mod proxy;
+mod refusal;
+mod registry;
+mod tick;
+mod transaction;
+mod upload;
+mod worker;
+
+pub use proxy::{Message, Proxy, Route};
+pub use worker::Worker;

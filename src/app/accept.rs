@@ -1,0 +1,94 @@
+//! Accepting clients and giving each to the worker that has the fewest. One
+//! acceptor is exact where `SO_REUSEPORT` would leave 50 long-lived clients spread
+//! unevenly; it hands over plain sockets, since registering them here would bind
+//! them to this thread's event loop.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use tokio::io::unix::AsyncFd;
+
+use crate::net::{self, ListenOptions};
+use crate::session::{Message, Proxy};
+
+/// Clients accepted in one go before other tasks get a turn.
+const BATCH: usize = 64;
+
+/// One address of one route.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    route: u16,
+}
+
+/// Listens on every address of every route.
+///
+/// # Errors
+/// The first address that cannot be listened on, by name.
+pub fn listen(proxy: &Proxy) -> io::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for (index, route) in proxy.routes.iter().enumerate() {
+        for address in &route.config.listen {
+            let options = ListenOptions {
+                backlog: route.config.clients.backlog,
+                only_v6: false,
+            };
+            let socket = net::listen(*address, &options).map_err(|error| {
+                let name = &route.config.name;
+                io::Error::new(
+                    error.kind(),
+                    format!("route {name}: cannot listen on {address}: {error}"),
+                )
+            })?;
+            listeners.push(Listener {
+                socket,
+                route: index as u16,
+            });
+        }
+    }
+    Ok(listeners)
+}
+
+/// Accepts for as long as it runs.
+pub async fn accept(proxy: Arc<Proxy>, listener: Listener) {
+    let Listener { socket, route } = listener;
+    // SAFETY: the listener owns its descriptor, which stays the same and open until
+    // the `AsyncFd` that owns the listener is dropped.
+    let socket = match unsafe { AsyncFd::register(socket) } {
+        Ok(socket) => socket,
+        Err(error) => return tracing::error!(?error, "cannot wait for clients"),
+    };
+    loop {
+        let Ok(mut ready) = socket.readable().await else {
+            return;
+        };
+        for _ in 0..BATCH {
+            match ready.try_io(|socket| socket.get_ref().accept()) {
+                Ok(Ok((client, peer))) => hand_over(&proxy, client, peer, route),
+                Ok(Err(error)) => {
+                    if let Some(pause) = net::accept_fault(&error).pause() {
+                        tracing::warn!(%error, ?pause, "cannot accept clients");
+                        tokio::time::sleep(pause).await;
+                        break;
+                    }
+                }
+                Err(_would_block) => break,
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn hand_over(proxy: &Proxy, socket: std::net::TcpStream, peer: SocketAddr, route: u16) {
+    let worker = net::least_loaded(&proxy.loads());
+    proxy.raise_load(worker);
+    proxy.send(
+        worker,
+        Message::Client {
+            socket,
+            peer,
+            route,
+        },
+    );
+}

@@ -1,0 +1,336 @@
+//! What Weir remembers of one client. A quiet client costs little more than
+//! this struct: buffers are empty and everything uncommon is behind one box.
+
+use std::collections::{HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::task::Waker;
+
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+
+use super::registry::Census;
+use crate::admission::ClientPermit;
+use crate::backend::{Partition, Ticket, User};
+use crate::metrics::CloseReason;
+use crate::resp::PartialRequest;
+
+/// "No connection" in a field that usually names one.
+pub const NONE: u32 = u32::MAX;
+
+/// Facts about a session that are asked for with every command, as bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Flags(u16);
+
+impl Flags {
+    /// The client has sent its last byte; replies that are due still go out.
+    pub const EOF: Flags = Flags(1);
+    /// Closes as soon as the output is written.
+    pub const CLOSING: Flags = Flags(1 << 1);
+    /// Something asynchronous decides how the next command goes on.
+    pub const WAITING: Flags = Flags(1 << 2);
+    /// The next command waits until every earlier reply has arrived.
+    pub const BARRIER: Flags = Flags(1 << 3);
+    /// `CLIENT REPLY OFF`.
+    pub const REPLY_OFF: Flags = Flags(1 << 4);
+    /// `CLIENT REPLY SKIP` was the last request.
+    pub const SKIP_NEXT: Flags = Flags(1 << 5);
+    /// Over the client limit: the first real command is answered with the refusal.
+    pub const REFUSED: Flags = Flags(1 << 6);
+    /// A task waits for the socket to take more output.
+    pub const WRITING: Flags = Flags(1 << 7);
+    /// The socket is not read until something has drained.
+    pub const READ_PAUSED: Flags = Flags(1 << 8);
+    /// Has a lease, a transaction, subscriptions: not on the straight path.
+    pub const SPECIAL: Flags = Flags(1 << 9);
+    /// In the worker's list of sessions to go on with.
+    pub const READY: Flags = Flags(1 << 10);
+    /// Must log in before anything else.
+    pub const LOCKED_OUT: Flags = Flags(1 << 11);
+    /// The rest of a large request is streamed through to the lease.
+    pub const UPLOADING: Flags = Flags(1 << 12);
+    /// Everything is passed through to the lease as it is.
+    pub const TUNNEL: Flags = Flags(1 << 13);
+    /// The identity may have changed: the lane has to be looked up again.
+    pub const MOVED: Flags = Flags(1 << 14);
+    /// Held by `CLIENT PAUSE`.
+    pub const PAUSED: Flags = Flags(1 << 15);
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn with(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+
+    /// Whether any of `other` is set.
+    #[inline]
+    pub const fn any(self, other: Flags) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Sets those of `other`.
+    #[inline]
+    pub fn set(&mut self, other: Flags) {
+        self.0 |= other.0;
+    }
+
+    /// Clears those of `other`.
+    #[inline]
+    pub fn clear(&mut self, other: Flags) {
+        self.0 &= !other.0;
+    }
+}
+
+/// While one of these is set, no further command is taken from the input.
+pub const HALTED: Flags = Flags::CLOSING.with(Flags::WAITING).with(Flags::BARRIER);
+
+/// While none of these is set, a plain command goes straight to the lane.
+pub const OFF_THE_STRAIGHT_PATH: Flags = Flags::REPLY_OFF
+    .with(Flags::SKIP_NEXT)
+    .with(Flags::REFUSED)
+    .with(Flags::SPECIAL)
+    .with(Flags::LOCKED_OUT)
+    .with(Flags::UPLOADING)
+    .with(Flags::TUNNEL)
+    .with(Flags::MOVED)
+    .with(HALTED);
+
+/// One client connection.
+#[derive(Debug)]
+pub struct Session {
+    /// The client's socket.
+    pub socket: TcpStream,
+    /// The id that `CLIENT ID` tells; never given twice in a process.
+    pub id: u64,
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// Index of its route.
+    pub route: u16,
+    /// See [`Flags`].
+    pub flags: Flags,
+    /// Commands sent whose replies have not arrived.
+    pub in_flight: u32,
+    /// Where they were sent; [`NONE`] if there are none.
+    pub conn: u32,
+    /// The lane that plain commands take; [`NONE`] before the first one.
+    pub lane: u32,
+    /// User, protocol version, database: what Redis keeps for a connection.
+    pub partition: Partition,
+    /// As whom its commands run; keeps the credential known.
+    pub user: User,
+    /// The last command, for `CLIENT LIST`: a row of the table.
+    pub command: u16,
+    /// When it last sent or was sent something, in microseconds.
+    pub active_at: u64,
+    /// When it was accepted, in microseconds.
+    pub accepted_at: u64,
+    /// Bytes received and not yet taken as commands.
+    pub input: Vec<u8>,
+    /// Bytes that the socket has not taken yet.
+    pub output: VecDeque<u8>,
+    /// Everything uncommon.
+    pub extra: Option<Box<Extra>>,
+    /// Its place among the clients; `None` for one that is being refused.
+    pub permit: Option<ClientPermit>,
+    /// The task that reads it.
+    pub task: AbortHandle,
+}
+
+impl Session {
+    /// How others name this session.
+    pub fn ticket(&self, slot: u32) -> Ticket {
+        Ticket {
+            slot,
+            generation: self.id as u32,
+        }
+    }
+
+    /// The uncommon part, made when first needed.
+    pub fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    /// Its own connection to a node, if it has one.
+    pub fn lease(&self) -> Option<u32> {
+        self.extra
+            .as_ref()
+            .and_then(|extra| extra.lease)
+            .map(|lease| lease.conn)
+    }
+
+    /// Whether it may be closed for being idle. As in Redis, a client that is
+    /// blocked, subscribed or in a transaction is not idle.
+    pub fn may_be_reaped(&self) -> bool {
+        self.in_flight == 0
+            && self.output.is_empty()
+            && !self.flags.any(
+                Flags::WAITING
+                    .with(Flags::SPECIAL)
+                    .with(Flags::TUNNEL)
+                    .with(Flags::UPLOADING),
+            )
+    }
+}
+
+/// The uncommon part of a session.
+#[derive(Debug, Default)]
+pub struct Extra {
+    /// `CLIENT SETNAME`.
+    pub name: Vec<u8>,
+    /// `CLIENT SETINFO lib-name`.
+    pub lib_name: Vec<u8>,
+    /// `CLIENT SETINFO lib-ver`.
+    pub lib_version: Vec<u8>,
+    /// `CLIENT NO-EVICT on`.
+    pub no_evict: bool,
+    /// The user it logged in as, as the client wrote it; empty for `default`.
+    pub user: Vec<u8>,
+    /// The connection that it holds alone.
+    pub lease: Option<Lease>,
+    /// Where it is in a transaction.
+    pub transaction: Transaction,
+    /// What it is subscribed to.
+    pub subscriptions: Subscriptions,
+    /// Client-side caching is on.
+    pub tracking: bool,
+    /// `MONITOR` is on.
+    pub monitoring: bool,
+    /// Woken to read again after [`Flags::READ_PAUSED`].
+    pub waker: Option<Waker>,
+    /// Progress through a request whose bytes are still coming.
+    pub partial: Option<PartialRequest>,
+    /// Bytes of the first request known to be needed before it can be whole.
+    pub needed: u64,
+    /// Since when the first request in the input is incomplete, or the output
+    /// does not drain; 0 for neither. Microseconds.
+    pub stuck_since: u64,
+    /// Which of the counted states it is in.
+    pub census: Census,
+    /// The arguments of a command whose reply is looked at.
+    pub asked: Vec<Vec<u8>>,
+    /// The answer to the command at the front of the input, found asynchronously.
+    pub answer: Option<Answer>,
+    /// Why it will be closed, when that is already known.
+    pub close_reason: Option<CloseReason>,
+    /// Database to go back to if the server refuses the `SELECT` under way.
+    pub previous_db: Option<u32>,
+    /// When a refused client's socket is closed; microseconds.
+    pub close_at: u64,
+}
+
+/// What an asynchronous step found out for the command at the front.
+#[derive(Debug)]
+pub enum Answer {
+    /// The command is done: this is its reply.
+    Reply(Vec<u8>),
+    /// The login is right.
+    LoggedIn(User),
+    /// No lease was to be had: these bytes say why.
+    NoLease(Vec<u8>),
+}
+
+/// A connection that the client holds alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Lease {
+    /// Index in the worker's connections.
+    pub conn: u32,
+    /// Until when it is held.
+    pub until: Until,
+    /// Since when its client has left it idle, in microseconds.
+    pub idle_since: u64,
+}
+
+/// What ends a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Until {
+    /// The reply to the command it was taken for.
+    Reply,
+    /// `EXEC`, `DISCARD` or `UNWATCH`.
+    Transaction,
+    /// The client has no subscription left.
+    Unsubscribed,
+    /// Only `RESET` or the client's end: tracking, `MONITOR`, tunnels.
+    Closed,
+}
+
+/// Where a session is between `MULTI` and `EXEC`.
+#[derive(Debug, Default)]
+pub enum Transaction {
+    /// Nowhere.
+    #[default]
+    None,
+    /// Keys are watched, or `MULTI` was sent, on the lease.
+    OnLease {
+        /// `MULTI` was sent.
+        open: bool,
+        /// Keys are watched.
+        watching: bool,
+        /// Commands queued since `MULTI`.
+        queued: u32,
+        /// Index and database of each `SELECT` in the block, or state changers.
+        selects: Vec<(u32, u32)>,
+    },
+    /// No lease was free: the block is kept here and sent in one piece.
+    Queued {
+        /// The block so far, from `MULTI` on.
+        block: Vec<u8>,
+        /// Length and table row of each command in it.
+        commands: Vec<(u32, u16)>,
+        /// A command was refused: `EXEC` will fail.
+        aborted: bool,
+    },
+    /// The lease was lost or expired before `EXEC` was sent.
+    Broken {
+        /// `MULTI` was seen: further commands are "queued".
+        open: bool,
+        /// Keys were watched: `EXEC` answers null, which means "try again".
+        watching: bool,
+    },
+}
+
+/// What a session is subscribed to, so that the number of confirmations of an
+/// argumentless `UNSUBSCRIBE` is known.
+#[derive(Debug, Default)]
+pub struct Subscriptions {
+    /// `SUBSCRIBE`.
+    pub channels: HashSet<Vec<u8>>,
+    /// `PSUBSCRIBE`.
+    pub patterns: HashSet<Vec<u8>>,
+    /// `SSUBSCRIBE`.
+    pub shards: HashSet<Vec<u8>>,
+}
+
+impl Subscriptions {
+    /// Takes in a confirmation as the server sent it.
+    pub fn note(&mut self, frame: &[u8]) {
+        let Ok(Some((value, _))) = crate::resp::decode(frame) else {
+            return;
+        };
+        let Some([kind, channel, _]) = value.as_array() else {
+            return;
+        };
+        let (Some(kind), Some(channel)) = (kind.as_str(), channel.as_bytes()) else {
+            return;
+        };
+        let set = match kind {
+            "subscribe" | "unsubscribe" => &mut self.channels,
+            "psubscribe" | "punsubscribe" => &mut self.patterns,
+            "ssubscribe" | "sunsubscribe" => &mut self.shards,
+            _ => return,
+        };
+        if kind.contains("unsub") {
+            set.remove(channel);
+        } else {
+            set.insert(channel.to_vec());
+        }
+    }
+
+    /// Subscriptions of any kind.
+    pub fn len(&self) -> usize {
+        self.channels.len() + self.patterns.len() + self.shards.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

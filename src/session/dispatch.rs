@@ -1,0 +1,425 @@
+//! One command: which way does it go. The straight path of plain commands
+//! first, everything uncommon below it.
+
+use super::client::{Extra, Flags, OFF_THE_STRAIGHT_PATH, Transaction, Until};
+use super::failure::{self, Failure};
+use super::input::{Request, Step};
+use super::worker::State;
+use crate::backend::{Entry, Kind, Marks, Ticket};
+use crate::command::{self, Class, Command, Flags as CommandFlags, Local};
+use crate::metrics::ErrorCause;
+use crate::resp::{self, Value, Version};
+
+/// What the table says of a request, copied out of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Its number in the table.
+    pub id: u16,
+    /// How it travels.
+    pub class: Class,
+    /// Its properties.
+    pub flags: CommandFlags,
+}
+
+impl Row {
+    #[inline]
+    fn of(command: &Command) -> Row {
+        Row {
+            id: command.id.0,
+            class: command.class,
+            flags: command.flags,
+        }
+    }
+
+    /// How the reply queue is to treat it on a shared connection.
+    #[inline]
+    pub fn marks(self) -> Marks {
+        let mut marks = Marks::NONE;
+        if self.flags.contains(CommandFlags::RETRY_SAFE) {
+            marks = marks.with(Marks::SAFE);
+        }
+        if self.flags.contains(CommandFlags::SLOW) {
+            marks = marks.with(Marks::SLOW);
+        }
+        marks
+    }
+}
+
+impl command::Args for Request<'_> {
+    fn count(&self) -> usize {
+        self.spans.len()
+    }
+
+    fn arg(&self, index: usize) -> Option<&[u8]> {
+        Request::arg(self, index)
+    }
+}
+
+impl State {
+    /// Takes one whole command; `following` are the bytes behind it.
+    #[inline]
+    pub(super) fn handle(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        following: &[u8],
+    ) -> Step {
+        if !request.canonical {
+            return self.handle_reencoded(ticket, request, following);
+        }
+        let session = &self.sessions[ticket.slot as usize];
+        let front = &self.fronts[session.route as usize];
+        let name = request.arg(0).unwrap_or_default();
+        let row = Row::of(front.table.find(name, request.arg(1)));
+        if matches!(row.class, Class::Plain | Class::Publish)
+            && !session.flags.any(OFF_THE_STRAIGHT_PATH)
+            && front.pause.is_none()
+        {
+            return self.forward(ticket, request.frame, row.id, row.marks());
+        }
+        self.handle_uncommon(ticket, request, following, row)
+    }
+
+    /// A request in another spelling than clients use is forwarded in theirs:
+    /// what Redis reads can then not differ from what Weir has read.
+    fn handle_reencoded(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        following: &[u8],
+    ) -> Step {
+        let mut frame = Vec::with_capacity(request.frame.len() + 16);
+        resp::encode_command(&request.args(), &mut frame);
+        let mut spans = Vec::new();
+        let limits = resp::RequestLimits {
+            bulk_max: i64::MAX as u64,
+            args_max: i32::MAX as u64,
+            unauthenticated: false,
+        };
+        resp::scan_request(&frame, &limits, &mut spans).expect("Weir's own encoding is a request");
+        let request = Request {
+            frame: &frame,
+            spans: &spans,
+            canonical: true,
+        };
+        self.handle(ticket, &request, following)
+    }
+
+    fn handle_uncommon(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        following: &[u8],
+        row: Row,
+    ) -> Step {
+        let session = &mut self.sessions[ticket.slot as usize];
+        let skip = session.flags.any(Flags::SKIP_NEXT);
+        let silent = skip || session.flags.any(Flags::REPLY_OFF);
+        session.flags.clear(Flags::SKIP_NEXT);
+        let step = self.route_uncommon(ticket, request, following, row, silent);
+        if step == Step::Wait
+            && skip
+            && let Some(session) = self.session(ticket)
+        {
+            session.flags.set(Flags::SKIP_NEXT);
+        }
+        step
+    }
+
+    /// The order of checks is Redis's own (`server.c:processCommand`).
+    fn route_uncommon(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        following: &[u8],
+        row: Row,
+        silent: bool,
+    ) -> Step {
+        let session = &self.sessions[ticket.slot as usize];
+        let front = &self.fronts[session.route as usize];
+        let flags = session.flags;
+        if row.class == Class::Refused {
+            self.close(ticket.slot, crate::metrics::CloseReason::Protocol);
+            return Step::Gone;
+        }
+        if flags.any(Flags::REFUSED) {
+            return self.refuse_client(ticket, request, row);
+        }
+        let table = front.table.clone();
+        let command = table.find(request.arg(0).unwrap_or_default(), request.arg(1));
+        let class = match row.class {
+            Class::Blocking(_) | Class::Control | Class::Tunnel => {
+                command::class_of(command, request)
+            }
+            class => class,
+        };
+        let accepted = command.exists() && command.accepts(request.count());
+        if flags.any(Flags::LOCKED_OUT) && !row.flags.contains(CommandFlags::NO_AUTH) {
+            return self.answer_locked_out(ticket, request, command, silent);
+        }
+        if self.is_restricted_subscriber(ticket)
+            && accepted
+            && !row.flags.contains(CommandFlags::IN_SUBSCRIBER)
+        {
+            let text = format!(
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
+                 RESET are allowed in this context",
+                command.name
+            );
+            return self.answer_error(ticket, &text, ErrorCause::State, silent);
+        }
+        if self.must_pause(ticket, row) {
+            return Step::Wait;
+        }
+        if !accepted && !matches!(class, Class::Local(_)) {
+            // Redis words the error, on whatever path the session is; in a
+            // transaction it spoils the block.
+            return self.forward_on_path(ticket, request, row, silent);
+        }
+        match class {
+            Class::Local(Local::Quit) => self.quit(ticket, silent),
+            Class::Local(Local::Reset) => self.reset(ticket, flags),
+            _ if self.is_monitoring(ticket) => self.while_monitoring(ticket, request),
+            _ if self.in_transaction(ticket) => {
+                self.in_block(ticket, request, class, row, command, silent)
+            }
+            Class::Local(local) => self.local(ticket, request, local, row, command, silent),
+            Class::Plain | Class::Publish => self.forward_on_path(ticket, request, row, silent),
+            Class::Control => self.control(ticket, request, row, command, silent),
+            Class::Multi => self.multi(ticket, request, following, row, silent),
+            Class::Watch => self.watch(ticket, request, row, silent),
+            Class::Exec | Class::Discard | Class::Unwatch => {
+                self.forward_on_path(ticket, request, row, silent)
+            }
+            Class::Blocking(_) => self.blocking(ticket, request, row, silent),
+            Class::Wait => self.wait_for_replicas(ticket, request, row, silent),
+            Class::Subscription(sub) => self.subscription(ticket, request, sub, row, silent),
+            Class::Monitor => self.monitor(ticket, request),
+            Class::Tunnel => self.tunnel(ticket, request),
+            Class::Alone => self.leased(ticket, request, row, Kind::Lease, Until::Reply, silent),
+            Class::Pinned => self.leased(ticket, request, row, Kind::Lease, Until::Closed, silent),
+            Class::Refused => Step::Gone,
+        }
+    }
+
+    /// A plain command, to the lane's shared connection.
+    #[inline]
+    pub(super) fn forward(&mut self, ticket: Ticket, frame: &[u8], id: u16, marks: Marks) -> Step {
+        let at = self.clock.now();
+        let session = &self.sessions[ticket.slot as usize];
+        let conn = if session.in_flight > 0 {
+            // Commands of one client stay on one connection while any of them is
+            // outstanding: it reads its own writes.
+            let conn = session.conn;
+            let current = &self.conns[conn as usize];
+            if current.retiring || current.kind != Kind::Shared {
+                self.sessions[ticket.slot as usize]
+                    .flags
+                    .set(Flags::BARRIER);
+                return Step::Wait;
+            }
+            conn
+        } else {
+            match self.lane_conn(ticket) {
+                Ok(conn) => conn,
+                Err(failure) => return self.refuse(ticket, &failure, marks.any(Marks::SILENT)),
+            }
+        };
+        let connection = &mut self.conns[conn as usize];
+        if connection.ring.len() > self.ring_max {
+            return self.refuse(ticket, &Failure::Memory, marks.any(Marks::SILENT));
+        }
+        connection.append(
+            frame,
+            Entry {
+                to: ticket,
+                at,
+                len: frame.len() as u32,
+                command: id,
+                marks,
+            },
+        );
+        let session = &mut self.sessions[ticket.slot as usize];
+        session.conn = conn;
+        session.in_flight += 1;
+        session.command = id;
+        self.fronts[session.route as usize].metrics.commands.inc();
+        self.mark_dirty(conn);
+        Step::Taken
+    }
+
+    /// To the session's lease if it has one, else to the shared connection.
+    pub(super) fn forward_on_path(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        row: Row,
+        silent: bool,
+    ) -> Step {
+        let mut marks = row.marks();
+        if silent {
+            marks = marks.with(Marks::SILENT);
+        }
+        match self.sessions[ticket.slot as usize].lease() {
+            Some(conn) => self.send_on(ticket, conn, request.frame, row.id, marks),
+            None => self.forward(ticket, request.frame, row.id, marks),
+        }
+    }
+
+    /// On a connection other than the shared one. Changing paths waits until the
+    /// earlier replies have arrived.
+    pub(super) fn send_on(
+        &mut self,
+        ticket: Ticket,
+        conn: u32,
+        frame: &[u8],
+        id: u16,
+        marks: Marks,
+    ) -> Step {
+        let at = self.clock.now();
+        let session = &mut self.sessions[ticket.slot as usize];
+        if session.in_flight > 0 && session.conn != conn {
+            session.flags.set(Flags::BARRIER);
+            return Step::Wait;
+        }
+        session.conn = conn;
+        session.in_flight += 1;
+        session.command = id;
+        self.fronts[session.route as usize].metrics.commands.inc();
+        self.conns[conn as usize].append(
+            frame,
+            Entry {
+                to: ticket,
+                at,
+                len: frame.len() as u32,
+                command: id,
+                marks,
+            },
+        );
+        self.mark_dirty(conn);
+        Step::Taken
+    }
+
+    /// Has the next command wait until all replies have arrived.
+    pub(super) fn set_barrier(&mut self, ticket: Ticket) {
+        if let Some(session) = self.session(ticket) {
+            session.flags.set(Flags::BARRIER);
+        }
+    }
+
+    /// Whether a local answer has to wait for earlier replies; if so the
+    /// session waits.
+    pub(super) fn must_wait_for_replies(&mut self, ticket: Ticket) -> bool {
+        let session = &mut self.sessions[ticket.slot as usize];
+        if session.in_flight > 0 {
+            session.flags.set(Flags::BARRIER);
+            return true;
+        }
+        false
+    }
+
+    /// Answers a command with Weir's own bytes, behind the replies that are due.
+    pub(super) fn answer(&mut self, ticket: Ticket, reply: &[u8], silent: bool) -> Step {
+        if self.must_wait_for_replies(ticket) {
+            return Step::Wait;
+        }
+        let session = &self.sessions[ticket.slot as usize];
+        let metrics = &self.fronts[session.route as usize].metrics;
+        metrics.commands.inc();
+        metrics.local_replies.inc();
+        if !silent {
+            self.write(ticket, reply);
+        }
+        Step::Taken
+    }
+
+    /// Answers a command with a value, in the session's protocol.
+    pub(super) fn answer_value(&mut self, ticket: Ticket, value: &Value, silent: bool) -> Step {
+        let mut reply = Vec::new();
+        resp::encode(value, self.version_of(ticket), &mut reply);
+        self.answer(ticket, &reply, silent)
+    }
+
+    /// Answers a command with an error of Weir's own or one that Redis would word
+    /// the same.
+    pub(super) fn answer_error(
+        &mut self,
+        ticket: Ticket,
+        text: &str,
+        cause: ErrorCause,
+        silent: bool,
+    ) -> Step {
+        let step = self.answer(ticket, &failure::error_line(text), silent);
+        if step == Step::Taken {
+            let route = self.sessions[ticket.slot as usize].route;
+            self.fronts[route as usize].metrics.error(cause);
+        }
+        step
+    }
+
+    /// Answers a command that is not run with the reason.
+    pub(super) fn refuse(&mut self, ticket: Ticket, failure: &Failure, silent: bool) -> Step {
+        let step = self.answer(ticket, &failure.reply(), silent);
+        if step == Step::Taken {
+            let route = self.sessions[ticket.slot as usize].route;
+            let metrics = &self.fronts[route as usize].metrics;
+            match failure.shed() {
+                Some(limit) => metrics.shed(failure.cause(), limit),
+                None => metrics.error(failure.cause()),
+            }
+        }
+        step
+    }
+
+    /// The protocol version that the session speaks.
+    pub(super) fn version_of(&self, ticket: Ticket) -> Version {
+        self.sessions[ticket.slot as usize].partition.version
+    }
+
+    fn is_monitoring(&self, ticket: Ticket) -> bool {
+        let session = &self.sessions[ticket.slot as usize];
+        session.flags.any(Flags::SPECIAL)
+            && session
+                .extra
+                .as_deref()
+                .is_some_and(|extra: &Extra| extra.monitoring)
+    }
+
+    fn in_transaction(&self, ticket: Ticket) -> bool {
+        let session = &self.sessions[ticket.slot as usize];
+        session.flags.any(Flags::SPECIAL)
+            && session
+                .extra
+                .as_deref()
+                .is_some_and(|extra: &Extra| !matches!(extra.transaction, Transaction::None))
+    }
+
+    /// Redis's checks for a client that has not logged in: that the command
+    /// exists and its arity win over the login.
+    fn answer_locked_out(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        command: &Command,
+        silent: bool,
+    ) -> Step {
+        let session = &self.sessions[ticket.slot as usize];
+        let front = &self.fronts[session.route as usize];
+        let server = front.route.node.server_version();
+        let (text, cause) = if command.exists() && command.accepts(request.count()) {
+            (failure::NO_AUTH.to_vec(), ErrorCause::NoAuth)
+        } else {
+            let refusal = command::refusal(&front.table, request, server).unwrap_or_default();
+            (
+                failure::error_line(&String::from_utf8_lossy(&refusal)),
+                ErrorCause::UnknownCommand,
+            )
+        };
+        let step = self.answer(ticket, &text, silent);
+        if step == Step::Taken {
+            let route = self.sessions[ticket.slot as usize].route;
+            self.fronts[route as usize].metrics.error(cause);
+        }
+        step
+    }
+}

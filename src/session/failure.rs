@@ -1,0 +1,173 @@
+//! What a client reads when Weir itself has to say no: each cause, its wording,
+//! and whether the command ran. Libraries react to the first word, so it is one
+//! whose meaning in Redis is true here too; the rest names the limit, so that
+//! whoever reads the log knows what to turn.
+
+use crate::backend::OpenError;
+use crate::metrics::{ErrorCause, ShedLimit};
+use crate::resp::ProtocolError;
+
+/// The command had been sent when its connection was lost.
+pub const OUTCOME_UNKNOWN: &[u8] =
+    b"-ERR weir: upstream connection lost, command outcome unknown\r\n";
+
+/// The command had been sent when its deadline passed.
+pub const TIMED_OUT: &[u8] = b"-ERR weir: upstream timeout, command outcome unknown\r\n";
+
+/// The deadline passed while the command was still here.
+pub const TIMED_OUT_UNSENT: &[u8] =
+    b"-BUSY weir: timeout before the command was sent (timeouts.request), command not executed\r\n";
+
+/// What Redis says when it has no room for a client; libraries know the text.
+pub const MAX_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
+
+/// The client has to log in first.
+pub const NO_AUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
+
+/// `EXEC` of a block in which a command was refused.
+pub const EXEC_ABORT: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
+
+/// `EXEC` of a block whose lease is gone; nothing of it ran.
+pub const EXEC_LEASE_LOST: &[u8] =
+    b"-EXECABORT Transaction discarded because of: lease expired\r\n";
+
+/// Why Weir does not run a command.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// No connection could be opened.
+    Open(OpenError),
+    /// Too many wait for a connection already.
+    QueueFull {
+        /// The setting.
+        limit: &'static str,
+    },
+    /// No connection became free in time.
+    WaitedTooLong {
+        /// The setting.
+        limit: &'static str,
+    },
+    /// Requests held in memory have reached their bound.
+    Memory,
+    /// Switched off, or without a meaning behind a proxy.
+    NotSupported {
+        /// What the client asked for.
+        what: &'static str,
+        /// What would allow it.
+        setting: &'static str,
+    },
+}
+
+impl Failure {
+    /// The reply.
+    pub fn reply(&self) -> Vec<u8> {
+        let text = match self {
+            Failure::Open(OpenError::Refused(text)) => {
+                // The server's own words about these credentials or this database.
+                text.clone()
+            }
+            Failure::Open(OpenError::Unreachable(why)) => {
+                format!(
+                    "MASTERDOWN weir: no connection to the backend ({why}), command not executed"
+                )
+            }
+            Failure::Open(OpenError::Full) => {
+                "BUSY weir: the backend has no room for a connection (its maxclients), \
+                 command not executed"
+                    .into()
+            }
+            Failure::QueueFull { limit } => {
+                format!("BUSY weir: too many wait for a connection ({limit}), command not executed")
+            }
+            Failure::WaitedTooLong { limit } => {
+                format!("BUSY weir: no connection became free ({limit}), command not executed")
+            }
+            Failure::Memory => {
+                "BUSY weir: requests fill the memory set aside (process.buffer_memory_max), \
+                 command not executed"
+                    .into()
+            }
+            Failure::NotSupported { what, setting } => {
+                format!("ERR weir: {what} is not available here ({setting})")
+            }
+        };
+        error_line(&text)
+    }
+
+    /// What it is counted as.
+    pub fn cause(&self) -> ErrorCause {
+        match self {
+            Failure::Open(OpenError::Refused(_) | OpenError::Full) => ErrorCause::BackendRefused,
+            Failure::Open(OpenError::Unreachable(_)) => ErrorCause::NoBackend,
+            Failure::QueueFull { .. } => ErrorCause::LeaseQueue,
+            Failure::WaitedTooLong { .. } => ErrorCause::LeaseWait,
+            Failure::Memory => ErrorCause::Memory,
+            Failure::NotSupported { .. } => ErrorCause::NotSupported,
+        }
+    }
+
+    /// The limit that refused it, if one did.
+    pub fn shed(&self) -> Option<ShedLimit> {
+        match self {
+            Failure::QueueFull { .. } => Some(ShedLimit::LeaseQueue),
+            Failure::WaitedTooLong { .. } => Some(ShedLimit::LeaseWait),
+            Failure::Memory => Some(ShedLimit::Memory),
+            _ => None,
+        }
+    }
+}
+
+/// An error reply from its text without the `-`; line breaks become spaces, as
+/// in Redis, so that an echoed argument cannot forge a reply.
+pub fn error_line(text: &str) -> Vec<u8> {
+    let mut line = Vec::with_capacity(text.len() + 3);
+    line.push(b'-');
+    line.extend(text.bytes().map(|byte| {
+        if matches!(byte, b'\r' | b'\n') {
+            b' '
+        } else {
+            byte
+        }
+    }));
+    line.extend_from_slice(b"\r\n");
+    line
+}
+
+/// The reply to what is not the protocol.
+pub fn protocol_error(error: &ProtocolError) -> Vec<u8> {
+    let mut line = Vec::new();
+    error.write_reply(&mut line);
+    line
+}
+
+/// Redis's error for a wrong number of arguments; subcommands by their full name.
+pub fn wrong_arity(name: &str) -> Vec<u8> {
+    error_line(&format!(
+        "ERR wrong number of arguments for '{name}' command"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_echoed_argument_cannot_forge_a_reply() {
+        assert_eq!(error_line("ERR a\r\n+OK"), b"-ERR a  +OK\r\n");
+    }
+
+    #[test]
+    fn only_what_has_not_run_says_so() {
+        let unreachable = Failure::Open(OpenError::Unreachable("connection refused".into()));
+        assert!(unreachable.reply().starts_with(b"-MASTERDOWN weir: "));
+        assert!(
+            String::from_utf8(unreachable.reply())
+                .unwrap()
+                .contains("command not executed")
+        );
+        assert!(
+            String::from_utf8(OUTCOME_UNKNOWN.to_vec())
+                .unwrap()
+                .contains("outcome unknown")
+        );
+    }
+}

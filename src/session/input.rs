@@ -1,0 +1,317 @@
+//! From bytes of a client to commands: framing, backpressure, the end of input.
+
+use super::client::{Flags, HALTED};
+use super::failure;
+use super::worker::State;
+use crate::backend::Ticket;
+use crate::metrics::{CloseReason, ErrorCause};
+use crate::resp::{self, RequestLimits, Scan, Span};
+
+/// A whole command in the input.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// Its bytes, as they came in.
+    pub frame: &'a [u8],
+    /// Where its arguments are in the frame.
+    pub spans: &'a [Span],
+    /// The bytes may be forwarded as they are.
+    pub canonical: bool,
+}
+
+impl<'a> Request<'a> {
+    /// The argument at `index`; 0 is the command's name.
+    #[inline]
+    pub fn arg(&self, index: usize) -> Option<&'a [u8]> {
+        let span = self.spans.get(index)?;
+        Some(&self.frame[span.start as usize..span.end as usize])
+    }
+
+    /// All arguments, the name first.
+    pub fn args(&self) -> Vec<&'a [u8]> {
+        self.spans
+            .iter()
+            .map(|span| &self.frame[span.start as usize..span.end as usize])
+            .collect()
+    }
+
+    /// How many arguments there are, the name included.
+    #[inline]
+    pub fn count(&self) -> usize {
+        self.spans.len()
+    }
+}
+
+/// What became of the command at the front of the input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// It was taken.
+    Taken,
+    /// It was taken with this many bytes that follow it.
+    TakenWith(usize),
+    /// It stays at the front until the session goes on.
+    Wait,
+    /// The session is no more.
+    Gone,
+}
+
+impl State {
+    /// A client sent `bytes`.
+    pub(super) fn on_input(&mut self, ticket: Ticket, bytes: &[u8]) {
+        let now = self.clock.now();
+        let session = &mut self.sessions[ticket.slot as usize];
+        session.active_at = now;
+        let flags = session.flags;
+        let metrics = &self.fronts[session.route as usize].metrics;
+        metrics.bytes_in.add(bytes.len() as u64);
+        if flags.any(Flags::CLOSING) {
+            return;
+        }
+        if flags.any(Flags::TUNNEL.with(Flags::UPLOADING)) && session.input.is_empty() {
+            self.pass_through(ticket, bytes);
+        } else if session.input.is_empty() && !flags.any(HALTED) {
+            let used = self.take_commands(ticket, bytes);
+            if let Some(session) = self.session(ticket) {
+                session.input.extend_from_slice(&bytes[used..]);
+            }
+        } else {
+            session.input.extend_from_slice(bytes);
+            if !flags.any(HALTED) {
+                self.take_buffered(ticket);
+            }
+        }
+        self.hold_back(ticket);
+    }
+
+    /// Takes commands from what is buffered.
+    pub(super) fn take_buffered(&mut self, ticket: Ticket) {
+        let Some(session) = self.session(ticket) else {
+            return;
+        };
+        if let Some(extra) = &session.extra
+            && (session.input.len() as u64) < extra.needed
+            && extra.answer.is_none()
+        {
+            return;
+        }
+        let mut input = std::mem::take(&mut session.input);
+        let used = self.take_commands(ticket, &input);
+        let Some(session) = self.session(ticket) else {
+            return;
+        };
+        if used == input.len() {
+            // A buffer that served one burst is not kept by a quiet client.
+            return;
+        }
+        input.drain(..used);
+        session.input = input;
+    }
+
+    /// Stops reading a client whose unparsed bytes pile up, until it goes on.
+    fn hold_back(&mut self, ticket: Ticket) {
+        let Some(session) = self.session(ticket) else {
+            return;
+        };
+        let route = session.route as usize;
+        let keep = self.fronts[route].route.config.clients.pipeline_buffer as usize;
+        let session = &mut self.sessions[ticket.slot as usize];
+        if session.flags.any(HALTED) && session.input.len() > keep {
+            session.flags.set(Flags::READ_PAUSED);
+        }
+    }
+
+    /// Takes commands from the front of `bytes` until they end, one is
+    /// incomplete, or the session has to wait. Returns how many bytes were taken.
+    fn take_commands(&mut self, ticket: Ticket, bytes: &[u8]) -> usize {
+        let mut spans = std::mem::take(&mut self.spans);
+        let mut used = 0;
+        while used < bytes.len() {
+            let Some(session) = self.session(ticket) else {
+                break;
+            };
+            if session
+                .flags
+                .any(HALTED.with(Flags::TUNNEL).with(Flags::UPLOADING))
+            {
+                if session.flags.any(Flags::TUNNEL.with(Flags::UPLOADING))
+                    && !session.flags.any(HALTED)
+                {
+                    self.pass_through(ticket, &bytes[used..]);
+                    used = bytes.len();
+                }
+                break;
+            }
+            match self.take_one(ticket, &bytes[used..], &mut spans) {
+                Some(n) => used += n,
+                None => break,
+            }
+        }
+        self.spans = spans;
+        used.min(bytes.len())
+    }
+
+    /// Takes one command; `None` when the session cannot go on.
+    #[inline]
+    fn take_one(&mut self, ticket: Ticket, rest: &[u8], spans: &mut Vec<Span>) -> Option<usize> {
+        let session = &mut self.sessions[ticket.slot as usize];
+        let config = &self.fronts[session.route as usize].route.config;
+        if session.in_flight >= config.clients.in_flight_max {
+            session.flags.set(Flags::BARRIER);
+            return None;
+        }
+        let limits = RequestLimits {
+            bulk_max: self.fronts[session.route as usize].route.node.bulk_max(),
+            args_max: i32::MAX as u64,
+            unauthenticated: session.flags.any(Flags::LOCKED_OUT),
+        };
+        match resp::scan_request(rest, &limits, spans) {
+            Ok(Scan::Request { len, canonical }) => {
+                if let Some(extra) = &mut session.extra {
+                    extra.needed = 0;
+                    extra.stuck_since = 0;
+                }
+                let request = Request {
+                    frame: &rest[..len],
+                    spans,
+                    canonical,
+                };
+                self.step(ticket, &request, &rest[len..], len)
+            }
+            Ok(Scan::Incomplete { needed }) => self.on_incomplete(ticket, rest, needed, spans),
+            Ok(Scan::Empty { len }) => {
+                session.flags.clear(Flags::SKIP_NEXT);
+                Some(len)
+            }
+            Ok(Scan::Inline { len }) => match resp::inline::split(&rest[..len]) {
+                Ok(words) if words.is_empty() => Some(len),
+                Ok(words) => {
+                    let mut frame = Vec::with_capacity(len + 16 * words.len());
+                    resp::encode_command(&words, &mut frame);
+                    let mut spans = Vec::new();
+                    let unlimited = RequestLimits {
+                        bulk_max: u64::MAX >> 1,
+                        unauthenticated: false,
+                        ..limits
+                    };
+                    resp::scan_request(&frame, &unlimited, &mut spans)
+                        .expect("Weir's own encoding is a request");
+                    let request = Request {
+                        frame: &frame,
+                        spans: &spans,
+                        canonical: true,
+                    };
+                    self.step(ticket, &request, &rest[len..], len)
+                }
+                Err(error) => self.protocol_error(ticket, &error),
+            },
+            Err(error) => self.protocol_error(ticket, &error),
+        }
+    }
+
+    fn step(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        following: &[u8],
+        len: usize,
+    ) -> Option<usize> {
+        match self.handle(ticket, request, following) {
+            Step::Taken => Some(len),
+            Step::TakenWith(more) => Some(len + more),
+            Step::Wait | Step::Gone => None,
+        }
+    }
+
+    /// More bytes are needed: notes since when, and lets a large request stream
+    /// through a lease instead of being collected.
+    fn on_incomplete(
+        &mut self,
+        ticket: Ticket,
+        rest: &[u8],
+        needed: u64,
+        spans: &[Span],
+    ) -> Option<usize> {
+        let now = self.clock.now();
+        let session = &mut self.sessions[ticket.slot as usize];
+        let config = &self.fronts[session.route as usize].route.config;
+        let large = needed.max(rest.len() as u64) > config.backend.large_request;
+        let too_large = if session.flags.any(Flags::LOCKED_OUT) {
+            config.clients.unauthenticated_request_max
+        } else {
+            config.clients.request_max
+        };
+        let extra = session.extra();
+        extra.needed = needed;
+        if extra.stuck_since == 0 {
+            extra.stuck_since = now;
+        }
+        if rest.len() as u64 > too_large {
+            self.close(ticket.slot, CloseReason::RequestLimit);
+            return None;
+        }
+        if large && let Some(name) = spans.first() {
+            let name = &rest[name.start as usize..name.end as usize];
+            return self.begin_upload(ticket, name, rest.len());
+        }
+        None
+    }
+
+    /// Redis answers what is not its protocol with an error, behind the replies
+    /// that are due, and closes.
+    fn protocol_error(&mut self, ticket: Ticket, error: &resp::ProtocolError) -> Option<usize> {
+        let session = &mut self.sessions[ticket.slot as usize];
+        if session.in_flight > 0 {
+            session.flags.set(Flags::BARRIER);
+            return None;
+        }
+        let metrics = &self.fronts[session.route as usize].metrics;
+        metrics.error(ErrorCause::Protocol);
+        if !session.flags.any(Flags::REPLY_OFF) {
+            let text = failure::protocol_error(error);
+            self.write(ticket, &text);
+        }
+        self.close_after_output(ticket, CloseReason::Protocol);
+        None
+    }
+
+    /// The client will send nothing more. What it has asked for is answered;
+    /// a client that is blocked has lost interest, as in Redis.
+    pub(super) fn on_end_of_input(&mut self, ticket: Ticket) {
+        let Some(session) = self.session(ticket) else {
+            return;
+        };
+        session.flags.set(Flags::EOF);
+        if session
+            .flags
+            .any(Flags::SPECIAL.with(Flags::TUNNEL).with(Flags::UPLOADING))
+        {
+            let only_a_transaction = session.extra.as_ref().is_some_and(|extra| {
+                extra.lease.is_none_or(|lease| {
+                    matches!(
+                        lease.until,
+                        super::client::Until::Transaction | super::client::Until::Reply
+                    )
+                }) && !extra.tracking
+                    && extra.subscriptions.is_empty()
+            });
+            let blocked = session.lease().is_some_and(|conn| {
+                self.conns
+                    .get(conn as usize)
+                    .is_some_and(|conn| conn.kind == crate::backend::Kind::Blocking)
+            });
+            if !only_a_transaction || blocked {
+                return self.close(ticket.slot, CloseReason::ByClient);
+            }
+        }
+        self.finish_if_done(ticket);
+    }
+
+    /// Closes a client that has said all and been told all.
+    pub(super) fn finish_if_done(&mut self, ticket: Ticket) {
+        let Some(session) = self.session(ticket) else {
+            return;
+        };
+        if session.flags.any(Flags::EOF) && session.in_flight == 0 && !session.flags.any(HALTED) {
+            self.close_after_output(ticket, CloseReason::ByClient);
+        }
+    }
+}

@@ -1,0 +1,542 @@
+//! Which connection a command takes: the worker's connections by partition, how
+//! they are opened, lent out, retired and closed.
+
+use std::future::Future;
+
+use tokio::time::Instant;
+
+use super::client::{Answer, Flags, Lease, NONE, Until};
+use super::failure::Failure;
+use super::worker::{ConnTask, State};
+use crate::backend::{
+    Conn, Io, Kind, Mode, OpenError, Opened, Partition, Refused, RefusedBecause, SharedGrant,
+    SharedReady, Slot, Ticket, close_politely,
+};
+
+/// A worker's connections of one partition.
+#[derive(Debug)]
+pub struct Lane {
+    /// Its route.
+    pub route: u16,
+    /// What its connections have in common.
+    pub key: Partition,
+    /// The connection that plain commands take, or [`NONE`].
+    pub conn: u32,
+    /// The connection of the control class, or [`NONE`].
+    pub control: u32,
+    /// Leases that nobody holds, clean, for the next who needs one.
+    pub idle_leases: Vec<u32>,
+    /// Sessions whose plain commands go here.
+    pub sessions: u32,
+    /// Connections of any kind that belong here.
+    pub conns: u32,
+}
+
+/// How somebody who needs a lease waits for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Patience {
+    /// Not at all: there is another way.
+    AtOnce,
+    /// In line, up to its length and the deadline.
+    InLine,
+}
+
+/// What became of the wish for a lease.
+#[derive(Debug)]
+pub enum LeaseWish {
+    /// The session holds this connection.
+    Held(u32),
+    /// It is being seen to; the session waits.
+    Waits,
+    /// There is none; the reply that says why.
+    Refused(Vec<u8>),
+    /// None was free at once.
+    NotAtOnce,
+}
+
+impl State {
+    /// The shared connection for the session's next plain command.
+    #[inline]
+    pub(super) fn lane_conn(&mut self, ticket: Ticket) -> Result<u32, Failure> {
+        let lane = self.lane_of(ticket);
+        let conn = self.lanes[lane as usize].conn;
+        if conn != NONE {
+            if self.link_is_stale(conn) {
+                self.retire(conn);
+            } else {
+                return Ok(conn);
+            }
+        }
+        self.open_shared(lane)
+    }
+
+    /// The lane of the session's partition.
+    pub(super) fn lane_of(&mut self, ticket: Ticket) -> u32 {
+        let session = &mut self.sessions[ticket.slot as usize];
+        if session.lane != NONE && !session.flags.any(Flags::MOVED) {
+            return session.lane;
+        }
+        session.flags.clear(Flags::MOVED);
+        let (route, key, old) = (session.route, session.partition.clone(), session.lane);
+        let lane = self.find_lane(route, key);
+        self.lanes[lane as usize].sessions += 1;
+        self.sessions[ticket.slot as usize].lane = lane;
+        self.leave_lane(old);
+        lane
+    }
+
+    /// The lane of a partition, made if there is none.
+    pub(super) fn find_lane(&mut self, route: u16, key: Partition) -> u32 {
+        if let Some(&lane) = self.lane_index.get(&(route, key.clone())) {
+            return lane;
+        }
+        let lane = self.lanes.insert(Lane {
+            route,
+            key: key.clone(),
+            conn: NONE,
+            control: NONE,
+            idle_leases: Vec::new(),
+            sessions: 0,
+            conns: 0,
+        }) as u32;
+        self.lane_index.insert((route, key), lane);
+        lane
+    }
+
+    /// A session goes; the last one turns out the light.
+    pub(super) fn leave_lane(&mut self, lane: u32) {
+        if lane != NONE {
+            self.lanes[lane as usize].sessions -= 1;
+            self.drop_lane_if_unused(lane);
+        }
+    }
+
+    fn drop_lane_if_unused(&mut self, lane: u32) {
+        let unused = &self.lanes[lane as usize];
+        if unused.sessions == 0 && unused.conns == 0 {
+            let unused = self.lanes.remove(lane as usize);
+            self.lane_index.remove(&(unused.route, unused.key));
+        }
+    }
+
+    /// A connection that has no socket yet. Commands can be appended at once.
+    pub(super) fn add_conn(&mut self, kind: Kind, lane: u32) -> Ticket {
+        self.conn_generation = self.conn_generation.wrapping_add(1);
+        let generation = self.conn_generation;
+        let Lane { route, key, .. } = &self.lanes[lane as usize];
+        let conn = Conn::opening(
+            kind,
+            *route,
+            lane,
+            generation,
+            key.version,
+            self.clock.now(),
+        );
+        let index = self.conns.insert(conn) as u32;
+        self.lanes[lane as usize].conns += 1;
+        Ticket {
+            slot: index,
+            generation,
+        }
+    }
+
+    fn open_shared(&mut self, lane: u32) -> Result<u32, Failure> {
+        let Lane { route, key, .. } = &self.lanes[lane as usize];
+        let node = self.fronts[*route as usize].route.node.clone();
+        if let Some(error) = node.unavailable() {
+            return Err(Failure::Open(error));
+        }
+        let grant = node.ledger.shared(key, self.index);
+        if let SharedGrant::QueueFull(refused) = &grant {
+            return Err(refusal(refused));
+        }
+        let ticket = self.add_conn(Kind::Shared, lane);
+        self.lanes[lane as usize].conn = ticket.slot;
+        match grant {
+            SharedGrant::Own(slot) => self.dial(ticket, slot),
+            SharedGrant::Link(link) => self.conns[ticket.slot as usize].io = Io::Link(link),
+            SharedGrant::Wait(wait) => {
+                let deadline = Instant::now() + node.config.lease_wait;
+                let worker = self.worker();
+                tokio::task::spawn_local(async move {
+                    let mut wait = wait;
+                    let turn = tokio::time::timeout_at(deadline, &mut wait).await;
+                    let refused = turn.is_err().then(|| wait.limit());
+                    drop(wait);
+                    worker.enter(|state| match (turn, refused) {
+                        (Ok(SharedReady::Own(slot)), _) => state.dial_if_wanted(ticket, slot),
+                        (Ok(SharedReady::Link(link)), _) => state.use_link(ticket, link),
+                        (Err(_), Some(refused)) => state.opening_failed(ticket, &refusal(&refused)),
+                        (Err(_), None) => unreachable!("a wait that failed names its limit"),
+                    });
+                });
+            }
+            SharedGrant::QueueFull(_) => unreachable!("handled above"),
+        }
+        Ok(ticket.slot)
+    }
+
+    fn dial_if_wanted(&mut self, ticket: Ticket, slot: Slot) {
+        if self.conn(ticket).is_some() {
+            self.dial(ticket, slot);
+        }
+    }
+
+    /// Connects and shakes hands, in a task of its own.
+    fn dial(&mut self, ticket: Ticket, slot: Slot) {
+        let lane = &self.lanes[self.conns[ticket.slot as usize].lane as usize];
+        let node = self.fronts[lane.route as usize].route.node.clone();
+        let key = lane.key.clone();
+        let worker = self.worker();
+        tokio::task::spawn_local(async move {
+            let result = node.open(&key, slot).await;
+            worker.enter(|state| state.opened(ticket, result));
+        });
+    }
+
+    fn opened(&mut self, ticket: Ticket, result: Result<Opened, OpenError>) {
+        let Opened { socket, id, slot } = match result {
+            Ok(opened) => opened,
+            Err(error) => return self.opening_failed(ticket, &Failure::Open(error)),
+        };
+        let now = self.clock.now();
+        let worker = self.worker();
+        let Some(conn) = self.conn(ticket) else {
+            return close_politely(socket, Some(slot));
+        };
+        let yielding = slot.asked_to_yield();
+        conn.io = Io::Socket(socket);
+        conn.slot = Some(slot);
+        conn.backend_id = id;
+        conn.opened_at = now;
+        conn.progress_at = now;
+        let reader = tokio::task::spawn_local(ConnTask {
+            worker: worker.clone(),
+            ticket,
+        });
+        let yielder = tokio::task::spawn_local(async move {
+            yielding.await;
+            worker.enter(|state| {
+                if state.conn(ticket).is_some() {
+                    state.retire(ticket.slot);
+                }
+            });
+        });
+        conn.tasks = vec![reader.abort_handle(), yielder.abort_handle()];
+        self.mark_dirty(ticket.slot);
+        self.retire_if_quiet(ticket.slot);
+    }
+
+    /// No socket could be had: whoever waits for this connection is told.
+    pub(super) fn opening_failed(&mut self, ticket: Ticket, failure: &Failure) {
+        if self.conn(ticket).is_none() {
+            return;
+        }
+        let conn = self.take_conn(ticket.slot);
+        let reply = failure.reply();
+        for entry in &conn.in_flight {
+            self.fail_entry(entry, &reply, failure);
+        }
+    }
+
+    /// Takes a connection out of the worker's books, without closing its socket.
+    pub(super) fn take_conn(&mut self, index: u32) -> Conn {
+        let conn = self.conns.remove(index as usize);
+        for task in &conn.tasks {
+            task.abort();
+        }
+        let lane = &mut self.lanes[conn.lane as usize];
+        if lane.conn == index {
+            lane.conn = NONE;
+        }
+        if lane.control == index {
+            lane.control = NONE;
+        }
+        lane.idle_leases.retain(|&lease| lease != index);
+        lane.conns -= 1;
+        self.drop_lane_if_unused(conn.lane);
+        conn
+    }
+
+    /// Gives a connection no new commands; it closes when its last reply is in.
+    pub(super) fn retire(&mut self, index: u32) {
+        let conn = &mut self.conns[index as usize];
+        conn.retiring = true;
+        if let Some(slot) = &conn.slot
+            && conn.kind == Kind::Shared
+        {
+            slot.retire();
+        }
+        let lane = &mut self.lanes[conn.lane as usize];
+        if lane.conn == index {
+            lane.conn = NONE;
+        }
+        if lane.control == index {
+            lane.control = NONE;
+        }
+        self.retire_if_quiet(index);
+    }
+
+    /// Closes a retiring connection that has nothing left to do; notes for the
+    /// ledger that another one is idle.
+    pub(super) fn retire_if_quiet(&mut self, index: u32) {
+        let Some(conn) = self.conns.get(index as usize) else {
+            return;
+        };
+        if !conn.is_quiet() || matches!(conn.io, Io::Opening) {
+            return;
+        }
+        let held = matches!(conn.mode, Mode::Exclusive(owner) | Mode::Raw(owner)
+            if self.sessions.get(owner.slot as usize)
+                .is_some_and(|session| session.id as u32 == owner.generation
+                    && session.lease() == Some(index)));
+        if held {
+            return;
+        }
+        if conn.retiring {
+            self.close_conn(index);
+        } else if let Some(slot) = &conn.slot {
+            slot.set_idle(Instant::now());
+        }
+    }
+
+    /// Closes a connection: its slot comes back when the node has closed its end.
+    pub(super) fn close_conn(&mut self, index: u32) {
+        let conn = self.take_conn(index);
+        match conn.io {
+            Io::Socket(socket) => close_politely(socket, conn.slot),
+            Io::Link(link) => self.link_closed(
+                link.worker(),
+                Ticket {
+                    slot: index,
+                    generation: conn.generation,
+                },
+            ),
+            Io::Opening => {}
+        }
+    }
+
+    /// The connection that control commands of the session's lane take: one of
+    /// its own if the budget has room, else the shared one.
+    pub(super) fn control_conn(&mut self, ticket: Ticket) -> Result<u32, Failure> {
+        let lane = self.lane_of(ticket);
+        let control = self.lanes[lane as usize].control;
+        if control != NONE {
+            return Ok(control);
+        }
+        let node = self.fronts[self.lanes[lane as usize].route as usize]
+            .route
+            .node
+            .clone();
+        if let Some(error) = node.unavailable() {
+            return Err(Failure::Open(error));
+        }
+        match node.ledger.try_take(Kind::Control) {
+            Some(slot) => {
+                let conn = self.add_conn(Kind::Control, lane);
+                self.lanes[lane as usize].control = conn.slot;
+                self.dial(conn, slot);
+                Ok(conn.slot)
+            }
+            None => self.lane_conn(ticket),
+        }
+    }
+
+    /// A connection that the session holds alone. Waits for earlier replies first.
+    pub(super) fn wish_lease(
+        &mut self,
+        ticket: Ticket,
+        kind: Kind,
+        until: Until,
+        patience: Patience,
+    ) -> LeaseWish {
+        if self.must_wait_for_replies(ticket) {
+            return LeaseWish::Waits;
+        }
+        let session = &mut self.sessions[ticket.slot as usize];
+        let extra = session.extra();
+        match extra.answer.take() {
+            Some(Answer::NoLease(reply)) => return LeaseWish::Refused(reply),
+            other => extra.answer = other,
+        }
+        if let Some(lease) = &mut extra.lease {
+            lease.until = until;
+            return LeaseWish::Held(lease.conn);
+        }
+        let lane = self.lane_of(ticket);
+        if matches!(kind, Kind::Lease | Kind::Blocking)
+            && let Some(conn) = self.idle_lease(lane, kind)
+        {
+            self.hold(ticket, conn, until);
+            return LeaseWish::Held(conn);
+        }
+        let node = self.fronts[self.lanes[lane as usize].route as usize]
+            .route
+            .node
+            .clone();
+        if let Some(error) = node.unavailable() {
+            return LeaseWish::Refused(Failure::Open(error).reply());
+        }
+        if let Some(slot) = node.ledger.try_take(kind) {
+            self.dial_lease(ticket, lane, kind, until, async { Ok(slot) });
+            return LeaseWish::Waits;
+        }
+        if patience == Patience::AtOnce {
+            return LeaseWish::NotAtOnce;
+        }
+        let deadline = Instant::now() + node.config.lease_wait;
+        let ledger = node.ledger.clone();
+        let slot = async move { ledger.take(kind, deadline).await };
+        self.dial_lease(ticket, lane, kind, until, slot);
+        LeaseWish::Waits
+    }
+
+    fn idle_lease(&mut self, lane: u32, kind: Kind) -> Option<u32> {
+        let idle = &mut self.lanes[lane as usize].idle_leases;
+        let place = idle
+            .iter()
+            .rposition(|&conn| self.conns[conn as usize].kind == kind)?;
+        Some(idle.swap_remove(place))
+    }
+
+    fn hold(&mut self, ticket: Ticket, conn: u32, until: Until) {
+        let now = self.clock.now();
+        let connection = &mut self.conns[conn as usize];
+        connection.mode = Mode::Exclusive(ticket);
+        if let Some(slot) = &connection.slot {
+            slot.set_busy();
+        }
+        let session = &mut self.sessions[ticket.slot as usize];
+        session.flags.set(Flags::SPECIAL);
+        session.extra().lease = Some(Lease {
+            conn,
+            until,
+            idle_since: now,
+        });
+        let metrics = &self.fronts[session.route as usize].metrics;
+        metrics.leases_granted.inc();
+        metrics.leases_held.inc();
+    }
+
+    fn dial_lease(
+        &mut self,
+        ticket: Ticket,
+        lane: u32,
+        kind: Kind,
+        until: Until,
+        slot: impl Future<Output = Result<Slot, Refused>> + 'static,
+    ) {
+        let session = &mut self.sessions[ticket.slot as usize];
+        session.flags.set(Flags::WAITING);
+        let route = session.route;
+        let node = self.fronts[route as usize].route.node.clone();
+        self.fronts[route as usize].metrics.leases_waiting.inc();
+        let key = self.lanes[lane as usize].key.clone();
+        let worker = self.worker();
+        let asked_at = self.clock.now();
+        tokio::task::spawn_local(async move {
+            let outcome = match slot.await {
+                Ok(slot) => node.open(&key, slot).await.map_err(Failure::Open),
+                Err(refused) => Err(refusal(&refused)),
+            };
+            worker.enter(|state| {
+                let front = &state.fronts[route as usize];
+                front.metrics.leases_waiting.dec();
+                front
+                    .metrics
+                    .lease_wait
+                    .record(state.clock.now() - asked_at);
+                state.lease_opened(ticket, (route, key), kind, until, outcome);
+            });
+        });
+    }
+
+    fn lease_opened(
+        &mut self,
+        ticket: Ticket,
+        lane: (u16, Partition),
+        kind: Kind,
+        until: Until,
+        outcome: Result<Opened, Failure>,
+    ) {
+        let wanted = self.session(ticket).is_some();
+        match outcome {
+            Ok(opened) if wanted => {
+                let lane = self.find_lane(lane.0, lane.1);
+                let conn = self.add_conn(kind, lane);
+                self.opened(conn, Ok(opened));
+                self.hold(ticket, conn.slot, until);
+            }
+            Ok(opened) => close_politely(opened.socket, Some(opened.slot)),
+            Err(failure) => {
+                let metrics = &self.fronts[lane.0 as usize].metrics;
+                match failure.shed() {
+                    Some(limit) => metrics.shed(failure.cause(), limit),
+                    None => metrics.error(failure.cause()),
+                }
+                if let Some(session) = self.session(ticket) {
+                    session.extra().answer = Some(Answer::NoLease(failure.reply()));
+                }
+            }
+        }
+        if let Some(session) = self.session(ticket) {
+            session.flags.clear(Flags::WAITING);
+            self.make_ready(ticket);
+        }
+    }
+
+    /// The session gives its lease back. A clean one serves the next who needs
+    /// it; one whose state may have changed is closed.
+    pub(super) fn give_back_lease(&mut self, ticket: Ticket) {
+        let Some(session) = self.session(ticket) else {
+            return;
+        };
+        let Some(lease) = session.extra.as_mut().and_then(|extra| extra.lease.take()) else {
+            return;
+        };
+        self.refresh_special(ticket);
+        self.end_lease(lease.conn, true);
+    }
+
+    /// A lease is held no more.
+    pub(super) fn end_lease(&mut self, conn: u32, clean: bool) {
+        let Some(connection) = self.conns.get_mut(conn as usize) else {
+            return;
+        };
+        let lane = connection.lane;
+        let reusable = clean
+            && connection.is_quiet()
+            && !connection.dirty
+            && !connection.retiring
+            && matches!(connection.kind, Kind::Lease | Kind::Blocking)
+            && matches!(connection.io, Io::Socket(_));
+        let route = self.lanes[lane as usize].route;
+        self.fronts[route as usize].metrics.leases_held.dec();
+        if reusable {
+            connection.mode = Mode::Exclusive(Ticket {
+                slot: NONE,
+                generation: 0,
+            });
+            connection.progress_at = self.clock.now();
+            if let Some(slot) = &connection.slot {
+                slot.set_idle(Instant::now());
+            }
+            self.lanes[lane as usize].idle_leases.push(conn);
+        } else {
+            self.close_conn(conn);
+        }
+    }
+}
+
+/// The ledger's no as a client reads it.
+pub(super) fn refusal(refused: &Refused) -> Failure {
+    let limit = refused.limit.setting();
+    match refused.because {
+        RefusedBecause::QueueFull => Failure::QueueFull { limit },
+        RefusedBecause::TimedOut => Failure::WaitedTooLong { limit },
+        RefusedBecause::LimitIsZero => Failure::NotSupported {
+            what: "a connection of this kind",
+            setting: limit,
+        },
+    }
+}

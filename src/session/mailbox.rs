@@ -1,0 +1,151 @@
+//! What reaches a worker from outside: new clients, other workers' commands and
+//! questions.
+
+use std::net::{SocketAddr, TcpStream as StdStream};
+use std::rc::Rc;
+
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::client::{Flags, NONE, Session};
+use super::local::{default_user, starts_locked_out};
+use super::proxy::Message;
+use super::worker::{ClientTask, State, Worker};
+use crate::admission::NoSlot;
+use crate::backend::{Partition, Ticket};
+use crate::metrics::{CloseReason, RefusedReason};
+use crate::net;
+use crate::resp::Version;
+
+/// How many messages are taken in one turn.
+const BATCH: usize = 256;
+
+/// How many clients one worker keeps open in order to tell them that there is no
+/// room for them. More are closed at once.
+const REFUSED_MAX: usize = 512;
+
+/// Takes messages for as long as the process runs.
+pub async fn receive(worker: Rc<Worker>, mut mailbox: UnboundedReceiver<Message>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while mailbox.recv_many(&mut batch, BATCH).await > 0 {
+        worker.enter(|state| {
+            for message in batch.drain(..) {
+                state.take_message(message);
+            }
+        });
+    }
+}
+
+impl State {
+    fn take_message(&mut self, message: Message) {
+        match message {
+            Message::Client {
+                socket,
+                peer,
+                route,
+            } => self.welcome(socket, peer, route),
+            Message::Commands(batch) => self.take_batch(batch),
+            Message::Replies { conn, bytes } => self.take_replies(conn, &bytes),
+            Message::LinkLost { conn, unwritten } => self.take_link_loss(conn, unwritten),
+            Message::LinkFailed { conn, error } => self.take_link_failure(conn, error),
+            Message::LinkClosed { from, conn } => self.forget_link(from, conn),
+            Message::ListClients { route, answer } => {
+                // Whoever asked may have gone.
+                let _ = answer.send(self.views(route));
+            }
+            Message::KillClients {
+                route,
+                kill,
+                answer,
+            } => {
+                let _ = answer.send(self.kill(route, &kill));
+            }
+            Message::Pause { route, pause } => self.set_pause(route, pause),
+            Message::Unblock { id, error, answer } => self.unblock(id, error, answer),
+            Message::Drain => self.draining = true,
+        }
+    }
+
+    /// A client has connected.
+    fn welcome(&mut self, socket: StdStream, peer: SocketAddr, route: u16) {
+        let front = &self.fronts[route as usize];
+        let clients = &front.route.config.clients;
+        let metrics = front.metrics.clone();
+        let permit = match front.route.clients.take() {
+            Ok(permit) => Some(permit),
+            Err(limit) => {
+                metrics.clients_refused[match limit {
+                    NoSlot::Process => RefusedReason::MaxClients,
+                    NoSlot::Route => RefusedReason::RouteMaxClients,
+                }]
+                .inc();
+                None
+            }
+        };
+        if permit.is_none() && self.refused_now >= REFUSED_MAX {
+            return self.proxy.lower_load(self.index);
+        }
+        let options = net::TuneOptions {
+            nodelay: clients.tcp_nodelay,
+            keepalive: clients.tcp_keepalive,
+        };
+        // Fails only for a client that has gone already.
+        let tuned = net::tune_client(&socket, &options).and_then(|()| TcpStream::from_std(socket));
+        let Ok(socket) = tuned else {
+            return self.proxy.lower_load(self.index);
+        };
+        let node = &front.route.node;
+        let mode = front.route.config.auth.mode;
+        let user = default_user(node, mode);
+        let mut flags = Flags::default();
+        if permit.is_none() {
+            flags.set(Flags::REFUSED);
+            self.refused_now += 1;
+        } else {
+            metrics.client_opened();
+        }
+        if starts_locked_out(node, mode) {
+            flags.set(Flags::LOCKED_OUT);
+        }
+        let now = self.clock.now();
+        let id = self.proxy.next_client_id();
+        let worker = self.worker();
+        let entry = self.sessions.vacant_entry();
+        let ticket = Ticket {
+            slot: entry.key() as u32,
+            generation: id as u32,
+        };
+        let task = tokio::task::spawn_local(ClientTask { worker, ticket });
+        entry.insert(Session {
+            socket,
+            id,
+            peer,
+            route,
+            flags,
+            in_flight: 0,
+            conn: NONE,
+            lane: NONE,
+            partition: Partition {
+                user: user.id(),
+                version: Version::Resp2,
+                db: 0,
+                no_touch: false,
+            },
+            user,
+            command: 0,
+            active_at: now,
+            accepted_at: now,
+            input: Vec::new(),
+            output: std::collections::VecDeque::new(),
+            extra: None,
+            permit,
+            task: task.abort_handle(),
+        });
+        if self.sessions[ticket.slot as usize].permit.is_none() {
+            self.expire_refused(ticket, now + super::refusal::SILENT_MAX);
+        }
+        if self.draining {
+            self.close(ticket.slot, CloseReason::Shutdown);
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Commands that need a connection of their own: blocking ones, subscriptions,
+//! `MONITOR`, tunnels. Each holds a lease, bounded by the budget; what waits for
+//! one has a place in line and a deadline.
+
+use super::client::{Flags, Until};
+use super::dispatch::Row;
+use super::failure::Failure;
+use super::input::{Request, Step};
+use super::lanes::{LeaseWish, Patience};
+use super::transaction::silent_or;
+use super::worker::State;
+use crate::backend::{Entry, Kind, Marks, Mode, Ticket};
+use crate::command::Sub;
+use crate::metrics::ErrorCause;
+use crate::resp::{self, Value, Version};
+
+/// How many channels and patterns one client may be subscribed to. Redis has no
+/// limit; this is far above any real client and bounds the memory of one.
+const SUBSCRIPTIONS_MAX: usize = 65_536;
+
+impl State {
+    /// A command that may wait on the server for a key to be written.
+    pub(super) fn blocking(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        row: Row,
+        silent: bool,
+    ) -> Step {
+        self.leased(ticket, request, row, Kind::Blocking, Until::Reply, silent)
+    }
+
+    /// One command on a connection that the session holds for it alone.
+    pub(super) fn leased(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        row: Row,
+        kind: Kind,
+        until: Until,
+        silent: bool,
+    ) -> Step {
+        let until = match self.sessions[ticket.slot as usize].extra().lease {
+            Some(lease) if lease.until != Until::Reply => lease.until,
+            _ => until,
+        };
+        match self.wish_lease(ticket, kind, until, Patience::InLine) {
+            LeaseWish::Held(conn) => {
+                if until == Until::Closed {
+                    self.conns[conn as usize].dirty = true;
+                }
+                let marks = silent_or(silent, row.marks().with(Marks::UNTIMED));
+                let step = self.send_on(ticket, conn, request.frame, row.id, marks);
+                if step == Step::Taken {
+                    self.set_barrier(ticket);
+                    self.recount(ticket);
+                }
+                step
+            }
+            LeaseWish::Waits => Step::Wait,
+            LeaseWish::Refused(reply) => self.answer(ticket, &reply, silent),
+            LeaseWish::NotAtOnce => unreachable!("leased commands wait in line"),
+        }
+    }
+
+    /// On the path that the session is on, without a deadline of Weir's.
+    pub(super) fn forward_untimed(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        row: Row,
+        silent: bool,
+    ) -> Step {
+        let marks = silent_or(silent, row.marks().with(Marks::UNTIMED));
+        match self.sessions[ticket.slot as usize].lease() {
+            Some(conn) => self.send_on(ticket, conn, request.frame, row.id, marks),
+            None => self.forward(ticket, request.frame, row.id, marks),
+        }
+    }
+
+    /// `WAIT` and `WAITAOF` ask about the last write of *their* connection. On a
+    /// lease that wrote nothing the answer would be a false yes at once, so the
+    /// connection is first brought up to the node's present offset: all earlier
+    /// replies of this client have arrived, so its writes are before it, and the
+    /// answer can only be stricter than on a connection of its own.
+    pub(super) fn wait_for_replicas(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        row: Row,
+        silent: bool,
+    ) -> Step {
+        if self.sessions[ticket.slot as usize].lease().is_some() {
+            let step = self.forward_untimed(ticket, request, row, silent);
+            if step == Step::Taken {
+                self.set_barrier(ticket);
+            }
+            return step;
+        }
+        match self.wish_lease(ticket, Kind::Blocking, Until::Reply, Patience::InLine) {
+            LeaseWish::Held(conn) => {
+                // Up to 7.0 any command takes over the offset; since 7.2 only one
+                // that moves it, as a message to a channel of Weir's own does.
+                let facts = self.node_of(ticket).facts();
+                let mut bump = Vec::new();
+                if facts.is_at_least(7, 1) {
+                    resp::encode_command(&["PUBLISH", "weir:wait", ""], &mut bump);
+                } else {
+                    resp::encode_command(&["PING"], &mut bump);
+                }
+                let silently = Marks::SILENT.with(Marks::UNTIMED);
+                self.send_on(ticket, conn, &bump, row.id, silently);
+                let marks = silent_or(silent, row.marks().with(Marks::UNTIMED));
+                let step = self.send_on(ticket, conn, request.frame, row.id, marks);
+                self.set_barrier(ticket);
+                step
+            }
+            LeaseWish::Waits => Step::Wait,
+            LeaseWish::Refused(reply) => self.answer(ticket, &reply, silent),
+            LeaseWish::NotAtOnce => unreachable!("WAIT waits in line"),
+        }
+    }
+
+    /// Whether the session may only subscribe, unsubscribe, ping and leave.
+    pub(super) fn is_restricted_subscriber(&self, ticket: Ticket) -> bool {
+        let session = &self.sessions[ticket.slot as usize];
+        session.partition.version == Version::Resp2
+            && session.flags.any(Flags::SPECIAL)
+            && session
+                .extra
+                .as_ref()
+                .is_some_and(|extra| !extra.subscriptions.is_empty())
+    }
+
+    /// `SUBSCRIBE` and its relatives: one confirmation for each channel.
+    pub(super) fn subscription(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        sub: Sub,
+        row: Row,
+        silent: bool,
+    ) -> Step {
+        let session = &mut self.sessions[ticket.slot as usize];
+        let subscribes = matches!(sub, Sub::Subscribe | Sub::PSubscribe | Sub::SSubscribe);
+        let extra = session.extra();
+        let of_kind = match sub {
+            Sub::Subscribe | Sub::Unsubscribe => extra.subscriptions.channels.len(),
+            Sub::PSubscribe | Sub::PUnsubscribe => extra.subscriptions.patterns.len(),
+            Sub::SSubscribe | Sub::SUnsubscribe => extra.subscriptions.shards.len(),
+        };
+        let confirmations = match request.count() - 1 {
+            0 => of_kind.max(1),
+            named => named,
+        };
+        if subscribes && extra.subscriptions.len() + confirmations > SUBSCRIPTIONS_MAX {
+            let text = format!(
+                "ERR weir: more than {SUBSCRIPTIONS_MAX} subscriptions of one client, \
+                 command not executed"
+            );
+            return self.answer_error(ticket, &text, ErrorCause::NotSupported, silent);
+        }
+        if !subscribes && extra.lease.is_none() {
+            return self.unsubscribe_from_nothing(ticket, request, sub);
+        }
+        match self.wish_lease(
+            ticket,
+            Kind::Subscription,
+            self.until_unsubscribed(ticket),
+            Patience::InLine,
+        ) {
+            LeaseWish::Held(conn) => {
+                let at = self.clock.now();
+                let session = &mut self.sessions[ticket.slot as usize];
+                session.conn = conn;
+                session.in_flight += confirmations as u32;
+                session.command = row.id;
+                session.flags.set(Flags::BARRIER);
+                self.fronts[session.route as usize].metrics.commands.inc();
+                let mut len = request.frame.len() as u32;
+                let connection = &mut self.conns[conn as usize];
+                connection.dirty = true;
+                connection.confirms = true;
+                let marks = Marks::SUBSCRIBE.with(Marks::WHOLE).with(Marks::UNTIMED);
+                connection.append(
+                    request.frame,
+                    Entry {
+                        to: ticket,
+                        at,
+                        len,
+                        command: row.id,
+                        marks,
+                    },
+                );
+                for _ in 1..confirmations {
+                    len = 0;
+                    let entry = Entry {
+                        to: ticket,
+                        at,
+                        len,
+                        command: row.id,
+                        marks,
+                    };
+                    connection.in_flight.push_back(entry);
+                }
+                self.mark_dirty(conn);
+                Step::Taken
+            }
+            LeaseWish::Waits => Step::Wait,
+            LeaseWish::Refused(reply) => self.answer(ticket, &reply, silent),
+            LeaseWish::NotAtOnce => unreachable!("subscribers wait in line"),
+        }
+    }
+
+    fn until_unsubscribed(&self, ticket: Ticket) -> Until {
+        match self.sessions[ticket.slot as usize]
+            .extra
+            .as_ref()
+            .and_then(|extra| extra.lease)
+        {
+            Some(lease) if lease.until != Until::Reply => lease.until,
+            _ => Until::Unsubscribed,
+        }
+    }
+
+    /// `UNSUBSCRIBE` of a client that is not subscribed to anything: Redis
+    /// confirms all the same, each with the count 0.
+    fn unsubscribe_from_nothing(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        sub: Sub,
+    ) -> Step {
+        let word = match sub {
+            Sub::PUnsubscribe => "punsubscribe",
+            Sub::SUnsubscribe => "sunsubscribe",
+            _ => "unsubscribe",
+        };
+        let version = self.version_of(ticket);
+        let mut reply = Vec::new();
+        let mut confirm = |channel: Value| {
+            let parts = vec![Value::bulk(word), channel, Value::integer(0)];
+            resp::encode(&Value::push(parts), version, &mut reply);
+        };
+        if request.count() == 1 {
+            confirm(Value::null());
+        }
+        for index in 1..request.count() {
+            confirm(Value::bulk(request.arg(index).unwrap_or_default()));
+        }
+        // Confirmations are seen even under CLIENT REPLY OFF.
+        self.answer(ticket, &reply, false)
+    }
+
+    /// `MONITOR`: the lease is passed through as it is from here on.
+    pub(super) fn monitor(&mut self, ticket: Ticket, request: &Request<'_>) -> Step {
+        let session = &mut self.sessions[ticket.slot as usize];
+        if session.extra().monitoring {
+            // As in Redis, a second MONITOR is not answered.
+            return Step::Taken;
+        }
+        match self.wish_lease(ticket, Kind::Lease, Until::Closed, Patience::InLine) {
+            LeaseWish::Held(conn) => {
+                self.go_raw(ticket, conn, request.frame);
+                self.sessions[ticket.slot as usize].extra().monitoring = true;
+                Step::Taken
+            }
+            LeaseWish::Waits => Step::Wait,
+            LeaseWish::Refused(reply) => self.answer(ticket, &reply, false),
+            LeaseWish::NotAtOnce => unreachable!("MONITOR waits in line"),
+        }
+    }
+
+    /// `SYNC`, `PSYNC` and what else is no dialogue of requests and replies.
+    pub(super) fn tunnel(&mut self, ticket: Ticket, request: &Request<'_>) -> Step {
+        let node = self.node_of(ticket);
+        if !node.config.tunnels {
+            let failure = Failure::NotSupported {
+                what: "a raw tunnel",
+                setting: "backend.tunnels",
+            };
+            return self.refuse(ticket, &failure, false);
+        }
+        match self.wish_lease(ticket, Kind::Tunnel, Until::Closed, Patience::InLine) {
+            LeaseWish::Held(conn) => {
+                self.go_raw(ticket, conn, request.frame);
+                self.sessions[ticket.slot as usize].flags.set(Flags::TUNNEL);
+                Step::Taken
+            }
+            LeaseWish::Waits => Step::Wait,
+            LeaseWish::Refused(reply) => self.answer(ticket, &reply, false),
+            LeaseWish::NotAtOnce => unreachable!("tunnels wait in line"),
+        }
+    }
+
+    fn go_raw(&mut self, ticket: Ticket, conn: u32, frame: &[u8]) {
+        let connection = &mut self.conns[conn as usize];
+        connection.mode = Mode::Raw(ticket);
+        connection.dirty = true;
+        connection.streaming = true;
+        connection.ring.append(frame);
+        self.mark_dirty(conn);
+        let session = &self.sessions[ticket.slot as usize];
+        self.fronts[session.route as usize].metrics.commands.inc();
+    }
+
+    /// A monitoring client's other commands: whatever Redis says to them comes in
+    /// between the lines.
+    pub(super) fn while_monitoring(&mut self, ticket: Ticket, request: &Request<'_>) -> Step {
+        if let Some(conn) = self.sessions[ticket.slot as usize].lease() {
+            self.conns[conn as usize].ring.append(request.frame);
+            self.mark_dirty(conn);
+        }
+        Step::Taken
+    }
+
+    /// After replies: whether what the lease was taken for is over.
+    pub(super) fn finish_lease_if_done(&mut self, ticket: Ticket) {
+        let now = self.clock.now();
+        let Some(session) = self.session(ticket) else {
+            return;
+        };
+        let Some(extra) = &mut session.extra else {
+            return;
+        };
+        let Some(lease) = &mut extra.lease else {
+            return self.refresh_special(ticket);
+        };
+        lease.idle_since = now;
+        let done = match lease.until {
+            Until::Reply => true,
+            Until::Unsubscribed => extra.subscriptions.is_empty() && !extra.tracking,
+            Until::Transaction | Until::Closed => false,
+        };
+        if done {
+            self.give_back_lease(ticket);
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! From replies to the client's socket, and the end of a session.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::AsyncWrite;
+
+use super::client::{Flags, HALTED, NONE, Session, Until};
+use super::failure;
+use super::registry::Census;
+use super::worker::State;
+use crate::backend::{Conn, Marks, Mode, Ticket};
+use crate::metrics::CloseReason;
+
+/// A client's output buffer that has drained gives back more than this, bytes.
+const KEEP_OUTPUT: usize = 16 * 1024;
+
+/// What became of bytes for a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Written {
+    /// The socket took them all.
+    All,
+    /// Some wait in the output buffer, which is now this long.
+    Buffered(usize),
+    /// The socket failed.
+    Failed,
+}
+
+impl Session {
+    /// Sends bytes to the client: straight to the socket if nothing waits
+    /// before them.
+    #[inline]
+    pub fn send(&mut self, bytes: &[u8]) -> Written {
+        if bytes.is_empty() {
+            return Written::All;
+        }
+        let taken = if self.output.is_empty() {
+            match self.socket.try_write(bytes) {
+                Ok(n) if n == bytes.len() => return Written::All,
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(_) => return Written::Failed,
+            }
+        } else {
+            0
+        };
+        self.output.extend(&bytes[taken..]);
+        Written::Buffered(self.output.len())
+    }
+}
+
+impl State {
+    /// Sends bytes that Weir made itself, or a reply that it has looked at.
+    pub(super) fn write(&mut self, ticket: Ticket, bytes: &[u8]) {
+        let Some(session) = self.session(ticket) else {
+            return;
+        };
+        let written = session.send(bytes);
+        self.after_write(ticket, written, bytes.len());
+    }
+
+    /// Sees to the rest when not all could be written.
+    pub(super) fn after_write(&mut self, ticket: Ticket, written: Written, len: usize) {
+        let now = self.clock.now();
+        let session = &mut self.sessions[ticket.slot as usize];
+        let front = &self.fronts[session.route as usize];
+        front.metrics.bytes_out.add(len as u64);
+        match written {
+            Written::All => {}
+            Written::Failed => self.fail(ticket, CloseReason::ByClient),
+            Written::Buffered(waiting) => {
+                let limit = front.route.config.clients.output_max;
+                if waiting as u64 > limit {
+                    return self.fail(ticket, CloseReason::OutputLimit);
+                }
+                if !session.flags.any(Flags::WRITING) {
+                    session.flags.set(Flags::WRITING);
+                    session.extra().stuck_since = now;
+                    self.blocked_writers.push(ticket);
+                }
+            }
+        }
+    }
+
+    /// The client's socket takes bytes again.
+    pub(super) fn poll_write(&mut self, ticket: Ticket, cx: &mut Context<'_>) -> Poll<()> {
+        let now = self.clock.now();
+        let Some(session) = self.session(ticket) else {
+            return Poll::Ready(());
+        };
+        while !session.output.is_empty() {
+            let (front, back) = session.output.as_slices();
+            let slices = [IoSlice::new(front), IoSlice::new(back)];
+            match Pin::new(&mut session.socket).poll_write_vectored(cx, &slices) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    session.output.drain(..n);
+                    session.active_at = now;
+                    session.extra().stuck_since = now;
+                }
+                Poll::Ready(_) => {
+                    self.close(ticket.slot, CloseReason::ByClient);
+                    return Poll::Ready(());
+                }
+            }
+        }
+        session.flags.clear(Flags::WRITING);
+        session.extra().stuck_since = 0;
+        if session.output.capacity() > KEEP_OUTPUT {
+            session.output = VecDeque::new();
+        }
+        self.make_ready(ticket);
+        self.read_lease_again(ticket);
+        Poll::Ready(())
+    }
+
+    /// Has the session looked at again in this turn.
+    pub(super) fn make_ready(&mut self, ticket: Ticket) {
+        let Some(session) = self.session(ticket) else {
+            return;
+        };
+        if !session.flags.any(Flags::READY) {
+            session.flags.set(Flags::READY);
+            self.ready.push(ticket);
+        }
+    }
+
+    /// Has the session closed in this turn, for a reason, from where it cannot
+    /// be done at once.
+    fn fail(&mut self, ticket: Ticket, reason: CloseReason) {
+        let Some(session) = self.session(ticket) else {
+            return;
+        };
+        session.extra().close_reason.get_or_insert(reason);
+        session.flags.set(Flags::CLOSING);
+        session.output = VecDeque::new();
+        self.make_ready(ticket);
+    }
+
+    /// Goes on with a session after replies have arrived, output has drained or
+    /// something it waited for has come about.
+    pub(super) fn go_on(&mut self, ticket: Ticket) {
+        let Some(session) = self.session(ticket) else {
+            return;
+        };
+        session.flags.clear(Flags::READY);
+        if session.in_flight == 0 {
+            session.conn = NONE;
+            session.flags.clear(Flags::BARRIER);
+            if session.flags.any(Flags::SPECIAL) {
+                self.finish_lease_if_done(ticket);
+            }
+        }
+        self.recount(ticket);
+        let Some(session) = self.session(ticket) else {
+            return;
+        };
+        if session.flags.any(Flags::CLOSING) {
+            if session.output.is_empty() {
+                let reason = session.extra.as_ref().and_then(|extra| extra.close_reason);
+                self.close(ticket.slot, reason.unwrap_or(CloseReason::ByClient));
+            }
+            return;
+        }
+        if !session.flags.any(HALTED) && !session.input.is_empty() {
+            self.take_buffered(ticket);
+        }
+        let Some(session) = self.session(ticket) else {
+            return;
+        };
+        if session.flags.any(Flags::READ_PAUSED) && !self.must_hold_back(ticket) {
+            self.read_again(ticket);
+        }
+        self.finish_if_done(ticket);
+    }
+
+    fn must_hold_back(&mut self, ticket: Ticket) -> bool {
+        let session = &self.sessions[ticket.slot as usize];
+        let config = &self.fronts[session.route as usize].route.config;
+        let unwritten = session
+            .lease()
+            .and_then(|conn| self.conns.get(conn as usize))
+            .map_or(0, |conn| conn.ring.unwritten());
+        (session.flags.any(HALTED) && session.input.len() > config.clients.pipeline_buffer as usize)
+            || unwritten > super::upload::WINDOW
+    }
+
+    /// Reads the client's socket again.
+    pub(super) fn read_again(&mut self, ticket: Ticket) {
+        let Some(session) = self.session(ticket) else {
+            return;
+        };
+        session.flags.clear(Flags::READ_PAUSED);
+        if let Some(waker) = session.extra.as_mut().and_then(|extra| extra.waker.take()) {
+            waker.wake();
+        }
+    }
+
+    /// Closes once the output is written; nothing more is taken from the input.
+    pub(super) fn close_after_output(&mut self, ticket: Ticket, reason: CloseReason) {
+        let Some(session) = self.session(ticket) else {
+            return;
+        };
+        session.flags.set(Flags::CLOSING);
+        session.input = Vec::new();
+        session.extra().close_reason.get_or_insert(reason);
+        if session.output.is_empty() {
+            self.make_ready(ticket);
+        }
+    }
+
+    /// Ends a session at once. What it has in flight keeps its place in the
+    /// reply queues and is thrown away when it arrives.
+    pub(super) fn close(&mut self, slot: u32, reason: CloseReason) {
+        let Some(mut session) = self.sessions.try_remove(slot as usize) else {
+            return;
+        };
+        if session.permit.is_some() {
+            self.fronts[session.route as usize]
+                .metrics
+                .client_closed(reason);
+        } else {
+            self.refused_now -= 1;
+        }
+        session.task.abort();
+        self.proxy.lower_load(self.index);
+        if let Some(extra) = &session.extra {
+            self.change_census(session.route, extra.census, Census::default());
+        }
+        if let Some(lease) = session.extra.as_mut().and_then(|extra| extra.lease.take()) {
+            let clean = session.in_flight == 0 && lease.until == Until::Reply;
+            self.end_lease(lease.conn, clean);
+        }
+        self.leave_lane(session.lane);
+    }
+}
+
+/// Where the replies of one connection go: the sessions of its worker.
+pub(super) struct SessionSink<'a> {
+    pub sessions: &'a mut slab::Slab<Session>,
+    pub links: &'a mut slab::Slab<super::links::Link>,
+    pub front: &'a super::worker::Front,
+    pub now: u64,
+    pub ready: &'a mut Vec<Ticket>,
+    pub blocked_writers: &'a mut Vec<Ticket>,
+    pub dirty_links: &'a mut Vec<u32>,
+    /// Replies that need more than the session to be dealt with.
+    pub inspect: &'a mut Vec<(crate::backend::Entry, Vec<u8>)>,
+}
+
+impl SessionSink<'_> {
+    /// A confirmation: noted, and passed on in its place among the messages.
+    fn confirm(&mut self, to: Ticket, frame: &[u8]) {
+        if let Some(session) = self.sessions.get_mut(to.slot as usize)
+            && session.id as u32 == to.generation
+        {
+            session.extra().subscriptions.note(frame);
+        }
+        self.settle(to, 1, frame);
+    }
+
+    #[inline]
+    fn settle(&mut self, to: Ticket, count: u32, bytes: &[u8]) {
+        let Some(session) = self.sessions.get_mut(to.slot as usize) else {
+            return;
+        };
+        if session.id as u32 != to.generation {
+            return;
+        }
+        session.in_flight -= count;
+        session.active_at = self.now;
+        let written = session.send(bytes);
+        let attention = Flags::BARRIER
+            .with(Flags::EOF)
+            .with(Flags::CLOSING)
+            .with(Flags::SPECIAL);
+        let mut ready = session.in_flight == 0 && session.flags.any(attention);
+        match written {
+            Written::All => {}
+            Written::Failed => {
+                session
+                    .extra()
+                    .close_reason
+                    .get_or_insert(CloseReason::ByClient);
+                session.flags.set(Flags::CLOSING);
+                session.output = VecDeque::new();
+                ready = true;
+            }
+            Written::Buffered(waiting) => {
+                if waiting as u64 > self.front.route.config.clients.output_max {
+                    session
+                        .extra()
+                        .close_reason
+                        .get_or_insert(CloseReason::OutputLimit);
+                    session.flags.set(Flags::CLOSING);
+                    session.output = VecDeque::new();
+                    ready = true;
+                } else if !session.flags.any(Flags::WRITING) {
+                    session.flags.set(Flags::WRITING);
+                    session.extra().stuck_since = self.now;
+                    self.blocked_writers.push(to);
+                }
+            }
+        }
+        if ready && !session.flags.any(Flags::READY) {
+            session.flags.set(Flags::READY);
+            self.ready.push(to);
+        }
+        self.front.metrics.bytes_out.add(bytes.len() as u64);
+    }
+}
+
+impl crate::backend::Sink for SessionSink<'_> {
+    #[inline]
+    fn replies(&mut self, to: Ticket, bytes: &[u8], count: u32, at: u64) {
+        self.front.metrics.replies.add(u64::from(count));
+        self.front
+            .metrics
+            .backend_time
+            .record_n(self.now.saturating_sub(at), u64::from(count));
+        self.settle(to, count, bytes);
+    }
+
+    fn link(&mut self, to: Ticket, bytes: &[u8]) {
+        let Some(link) = self.links.get_mut(to.slot as usize) else {
+            return;
+        };
+        if link.generation != to.generation {
+            return;
+        }
+        if link.replies.is_empty() {
+            self.dirty_links.push(to.slot);
+        }
+        link.replies.extend_from_slice(bytes);
+    }
+
+    fn part(&mut self, to: Ticket, bytes: &[u8]) {
+        self.settle(to, 0, bytes);
+    }
+
+    fn whole(&mut self, entry: &crate::backend::Entry, bytes: &[u8]) {
+        if entry.marks.any(Marks::SILENT) && !entry.marks.any(Marks::WHOLE) {
+            return self.settle(entry.to, 1, &[]);
+        }
+        if entry.marks.any(Marks::SUBSCRIBE) {
+            return self.confirm(entry.to, bytes);
+        }
+        self.inspect.push((*entry, bytes.to_vec()));
+    }
+
+    fn pushed(&mut self, owner: Ticket, bytes: &[u8]) {
+        self.settle(owner, 0, bytes);
+    }
+
+    fn lost(&mut self, entry: &crate::backend::Entry) {
+        let text: &[u8] = if entry.marks.any(Marks::SILENT) {
+            &[]
+        } else {
+            failure::OUTCOME_UNKNOWN
+        };
+        self.settle(entry.to, 1, text);
+    }
+}
+
+impl State {
+    /// Bytes came from a node.
+    pub(super) fn on_replies(&mut self, index: u32, bytes: &[u8]) {
+        let mut inspect = Vec::new();
+        let conn: &mut Conn = &mut self.conns[index as usize];
+        let front = &self.fronts[self.lanes[conn.lane as usize].route as usize];
+        front.metrics.backend_bytes_in.add(bytes.len() as u64);
+        let mut sink = SessionSink {
+            sessions: &mut self.sessions,
+            links: &mut self.links,
+            front,
+            now: self.clock.now(),
+            ready: &mut self.ready,
+            blocked_writers: &mut self.blocked_writers,
+            dirty_links: &mut self.dirty_links,
+            inspect: &mut inspect,
+        };
+        let outcome = conn.receive(bytes, sink.now, &mut sink);
+        for (entry, reply) in inspect {
+            self.inspect(&entry, &reply);
+        }
+        match outcome {
+            Err(broken) => self.conn_lost(index, &broken),
+            Ok(()) => self.retire_if_quiet(index),
+        }
+    }
+
+    fn read_lease_again(&mut self, ticket: Ticket) {
+        let lease = self.session(ticket).and_then(|session| session.lease());
+        if let Some(conn) = lease.and_then(|conn| self.conns.get_mut(conn as usize))
+            && let Some(waker) = conn.reader.take()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Whether the client of an exclusive connection holds more unread output than
+    /// it should. The connection is not read then, and TCP holds back the node.
+    pub(super) fn owner_is_full(&self, conn: &Conn) -> bool {
+        let (Mode::Exclusive(owner) | Mode::Raw(owner)) = conn.mode else {
+            return false;
+        };
+        self.sessions
+            .get(owner.slot as usize)
+            .is_some_and(|session| session.output.len() > super::upload::WINDOW)
+    }
+}

@@ -1,0 +1,199 @@
+//! What all workers of a process share: the routes, the mailboxes through which
+//! workers talk, the counters that must be unique. Touched when clients come and
+//! go, never for a command.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::client_line::ClientView;
+use super::links::Batch;
+use super::pause::Pause;
+use super::registry::Kill;
+use crate::admission::ClientSlots;
+use crate::backend::{Node, OpenError, Ticket};
+use crate::config::{self, Config};
+use crate::metrics::{Metrics, WorkerMetrics};
+
+/// One named front: its settings, its node, its client slots.
+#[derive(Debug)]
+pub struct Route {
+    /// Its settings.
+    pub config: config::Route,
+    /// The node behind it.
+    pub node: Arc<Node>,
+    /// Its client slots.
+    pub clients: Arc<ClientSlots>,
+    /// What each worker counts on it.
+    pub metrics: Vec<Arc<WorkerMetrics>>,
+}
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Proxy {
+    /// The settings.
+    pub config: Config,
+    /// The routes, in the order of the settings.
+    pub routes: Vec<Arc<Route>>,
+    /// Client slots of the whole process.
+    pub clients: Arc<ClientSlots>,
+    /// All counters.
+    pub metrics: Arc<Metrics>,
+    /// When the process started.
+    pub started: Instant,
+    mailboxes: Vec<UnboundedSender<Message>>,
+    /// Clients given to each worker and not gone yet.
+    loads: Vec<AtomicU32>,
+    next_client_id: AtomicU64,
+}
+
+/// What workers say to each other, and the acceptor to them.
+#[derive(Debug)]
+pub enum Message {
+    /// A client has connected to the route.
+    Client {
+        /// Its socket, not registered with any event loop yet.
+        socket: std::net::TcpStream,
+        /// Its address.
+        peer: std::net::SocketAddr,
+        /// Index of the route.
+        route: u16,
+    },
+    /// Commands for a connection of this worker.
+    Commands(Batch),
+    /// Replies to commands that this worker handed over.
+    Replies {
+        /// This worker's name for the link.
+        conn: Ticket,
+        /// The replies, in order.
+        bytes: Vec<u8>,
+    },
+    /// The connection behind a link was lost.
+    LinkLost {
+        /// This worker's name for the link.
+        conn: Ticket,
+        /// How many bytes at the end of what was handed over were never written.
+        unwritten: usize,
+    },
+    /// The connection behind a link could not be opened.
+    LinkFailed {
+        /// This worker's name for the link.
+        conn: Ticket,
+        /// Why.
+        error: OpenError,
+    },
+    /// A link is not used any more.
+    LinkClosed {
+        /// The worker that used it.
+        from: usize,
+        /// Its name for it.
+        conn: Ticket,
+    },
+    /// Which clients are there.
+    ListClients {
+        /// On which route.
+        route: u16,
+        /// Where to send the answer.
+        answer: oneshot::Sender<Vec<ClientView>>,
+    },
+    /// Close these clients.
+    KillClients {
+        /// On which route.
+        route: u16,
+        /// Which.
+        kill: Kill,
+        /// How many were closed.
+        answer: oneshot::Sender<usize>,
+    },
+    /// Hold, or release, the commands of a route's clients.
+    Pause {
+        /// Which route.
+        route: u16,
+        /// The pause in force; `None` releases.
+        pause: Option<Pause>,
+    },
+    /// Unblock a client that waits on this worker.
+    Unblock {
+        /// The client's id.
+        id: u64,
+        /// With an error instead of a timeout.
+        error: bool,
+        /// Whether it was blocked.
+        answer: oneshot::Sender<bool>,
+    },
+    /// Take no new clients and close those that are idle.
+    Drain,
+}
+
+impl Proxy {
+    /// The parts that workers share; each mailbox is one worker's.
+    pub fn new(
+        config: Config,
+        metrics: Arc<Metrics>,
+        mailboxes: Vec<UnboundedSender<Message>>,
+    ) -> Arc<Proxy> {
+        let workers = mailboxes.len();
+        let clients = ClientSlots::process(config.process.max_clients);
+        let routes = config
+            .routes
+            .iter()
+            .enumerate()
+            .map(|(index, route)| {
+                let max = route.clients.max_clients;
+                Arc::new(Route {
+                    node: Node::new(&route.name, &route.backend, &route.timeouts, workers),
+                    clients: ClientSlots::route(max, &clients),
+                    metrics: (0..workers)
+                        .map(|worker| metrics.worker(worker, index))
+                        .collect(),
+                    config: route.clone(),
+                })
+            })
+            .collect();
+        Arc::new(Proxy {
+            config,
+            routes,
+            clients,
+            metrics,
+            started: Instant::now(),
+            loads: (0..workers).map(|_| AtomicU32::new(0)).collect(),
+            mailboxes,
+            next_client_id: AtomicU64::new(1),
+        })
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    /// How many clients each worker has.
+    pub fn loads(&self) -> Vec<u32> {
+        self.loads.iter().map(|load| load.load(Relaxed)).collect()
+    }
+
+    /// A worker gets a client.
+    pub fn raise_load(&self, worker: usize) {
+        self.loads[worker].fetch_add(1, Relaxed);
+    }
+
+    /// A worker's client has gone.
+    pub fn lower_load(&self, worker: usize) {
+        self.loads[worker].fetch_sub(1, Relaxed);
+    }
+
+    /// An id that no client of this process had before.
+    pub fn next_client_id(&self) -> u64 {
+        self.next_client_id.fetch_add(1, Relaxed)
+    }
+
+    /// Puts a message into a worker's mailbox. Mailboxes need no bound of their
+    /// own: what is in them is bounded by the clients' own limits. A worker that has
+    /// ended reads none; the process is about to end as well.
+    pub fn send(&self, worker: usize, message: Message) {
+        let _ = self.mailboxes[worker].send(message);
+    }
+}

@@ -1,0 +1,384 @@
+//! What happens by the clock: deadlines, stalls, idle clients, old connections.
+
+use std::time::Duration;
+
+use super::client::{Flags, Lease, NONE, Transaction, Until};
+use super::failure;
+use super::worker::State;
+use crate::backend::{Conn, Entry, Io, Kind, Marks, Mode, Ticket};
+use crate::metrics::{CloseReason, ErrorCause};
+
+/// How long the oldest command of a shared connection may be unanswered before
+/// it is asked, over another connection, whether the node answers there. A long
+/// script makes Redis answer `-BUSY` elsewhere, which its callers should see.
+const SUSPECT_AFTER: Duration = Duration::from_millis(200);
+
+/// Sessions are looked at in turns; each is seen once in this many ticks.
+const SESSION_TURNS: usize = 8;
+
+impl State {
+    /// Looks at everything that a clock decides.
+    pub(super) fn on_tick(&mut self) {
+        self.end_pauses();
+        self.refresh_tables();
+        self.tick += 1;
+        for index in self.conn_indices() {
+            self.tick_conn(index);
+        }
+        self.tick_sessions();
+        self.hand_back_replies();
+    }
+
+    fn refresh_tables(&mut self) {
+        for front in &mut self.fronts {
+            if !front.route.node.has_table(&front.table) {
+                front.table = front.route.node.table();
+            }
+        }
+    }
+
+    fn conn_indices(&self) -> Vec<u32> {
+        self.conns.iter().map(|(index, _)| index as u32).collect()
+    }
+
+    fn tick_conn(&mut self, index: u32) {
+        let now = self.clock.now();
+        self.expire_requests(index);
+        let Some(conn) = self.conns.get(index as usize) else {
+            return;
+        };
+        let front = &self.fronts[conn.route as usize];
+        let config = &front.route.node.config;
+        if conn.is_quiet() && !conn.retiring && !matches!(conn.io, Io::Opening) {
+            let idle = Duration::from_micros(now.saturating_sub(conn.progress_at));
+            let age = Duration::from_micros(now.saturating_sub(conn.opened_at));
+            let nobody = matches!(conn.mode, Mode::Exclusive(Ticket { slot: NONE, .. }));
+            let too_idle = match conn.mode {
+                Mode::Shared => idle > config.max_idle,
+                _ => nobody && idle > config.max_idle.min(LEASE_KEPT),
+            };
+            let too_old = !config.max_age.is_zero()
+                && age > jittered(config.max_age, conn.generation)
+                && (conn.mode == Mode::Shared || nobody);
+            if too_idle || too_old {
+                self.retire(index);
+                return;
+            }
+        }
+        if conn.mode == Mode::Shared
+            && !conn.retiring
+            && !conn.is_quiet()
+            && matches!(conn.io, Io::Socket(_))
+        {
+            let age = now.saturating_sub(conn.opened_at);
+            if !config.max_age.is_zero()
+                && Duration::from_micros(age) > jittered(config.max_age, conn.generation)
+            {
+                self.retire(index);
+                return;
+            }
+            let silent = Duration::from_micros(now.saturating_sub(conn.progress_at));
+            if silent > SUSPECT_AFTER && conn.kind == Kind::Shared {
+                self.suspect(index, silent);
+            }
+        }
+    }
+
+    /// The node may be stuck on this connection alone: asks elsewhere.
+    fn suspect(&mut self, index: u32, silent: Duration) {
+        let conn = &mut self.conns[index as usize];
+        if conn.probing {
+            return;
+        }
+        conn.probing = true;
+        let ticket = Ticket {
+            slot: index,
+            generation: conn.generation,
+        };
+        let node = self.fronts[conn.route as usize].route.node.clone();
+        let asked_at = conn.progress_at;
+        let worker = self.worker();
+        tokio::task::spawn_local(async move {
+            let answers = node.probe().await;
+            worker.enter(|state| state.probed(ticket, asked_at, answers));
+        });
+        tracing::debug!(
+            ?silent,
+            "a shared connection makes no progress; asking elsewhere"
+        );
+    }
+
+    /// The node's answer to a probe: if it answers elsewhere while this connection
+    /// has not moved, new commands take another one; after the stall timeout those
+    /// on it are given up.
+    fn probed(&mut self, ticket: Ticket, asked_at: u64, answers: bool) {
+        let now = self.clock.now();
+        let Some(conn) = self.conn(ticket) else {
+            return;
+        };
+        conn.probing = false;
+        if !answers || conn.progress_at != asked_at || conn.is_quiet() {
+            return;
+        }
+        let silent = Duration::from_micros(now.saturating_sub(conn.progress_at));
+        let route = conn.route;
+        let slow = conn
+            .in_flight
+            .front()
+            .is_some_and(|head| head.marks.any(Marks::SLOW));
+        let timeouts = &self.fronts[route as usize].route.config.timeouts;
+        let limit = if slow {
+            timeouts.slow_request
+        } else {
+            timeouts.stall
+        };
+        if silent > limit {
+            let busy = self.conns[ticket.slot as usize].in_flight.len();
+            tracing::warn!(
+                ?silent,
+                busy,
+                "a connection has stalled while the node answers elsewhere"
+            );
+            self.conn_lost(ticket.slot, &crate::backend::Broken::Stalled);
+        } else if !self.conns[ticket.slot as usize].retiring {
+            self.retire(ticket.slot);
+        }
+    }
+
+    /// Answers the callers whose deadline has passed; the reply that may still come
+    /// is swallowed when it does, and everybody else on the connection notices
+    /// nothing.
+    fn expire_requests(&mut self, index: u32) {
+        let now = self.clock.now();
+        let conn = &self.conns[index as usize];
+        let timeouts = &self.fronts[conn.route as usize].route.config.timeouts;
+        let limits = (
+            timeouts.request.as_micros() as u64,
+            timeouts.slow_request.as_micros() as u64,
+        );
+        let expired = expired(conn, now, limits);
+        if expired.is_empty() {
+            return;
+        }
+        let unsent = matches!(conn.io, Io::Opening);
+        let text = if unsent {
+            failure::TIMED_OUT_UNSENT
+        } else {
+            failure::TIMED_OUT
+        };
+        let cause = if unsent {
+            ErrorCause::QueueTimeout
+        } else {
+            ErrorCause::RequestTimeout
+        };
+        for &place in &expired {
+            let entry = self.conns[index as usize].in_flight[place];
+            let marks = entry.marks.with(Marks::ANSWERED);
+            self.conns[index as usize].in_flight[place].marks = marks;
+            if place == 0 && self.conns[index as usize].head_started() {
+                self.close(entry.to.slot, CloseReason::BackendLost);
+                continue;
+            }
+            self.count_error(entry.to, cause);
+            self.settle_entry(&entry, text);
+        }
+        if unsent {
+            self.conns[index as usize].drop_answered();
+        }
+    }
+
+    fn tick_sessions(&mut self) {
+        let turn = self.tick % SESSION_TURNS;
+        let capacity = self.sessions.capacity();
+        let mut slot = turn;
+        while slot < capacity {
+            if let Some(session) = self.sessions.get(slot) {
+                let ticket = session.ticket(slot as u32);
+                self.tick_session(ticket);
+            }
+            slot += SESSION_TURNS;
+        }
+    }
+
+    fn tick_session(&mut self, ticket: Ticket) {
+        let now = self.clock.now();
+        let session = &self.sessions[ticket.slot as usize];
+        let front = &self.fronts[session.route as usize];
+        let since = |at: u64| Duration::from_micros(now.saturating_sub(at));
+        let clients = &front.route.config.clients;
+        let timeouts = &front.route.config.timeouts;
+        if let Some(extra) = &session.extra {
+            if extra.close_at != 0 && now >= extra.close_at {
+                return self.close(ticket.slot, CloseReason::Refused);
+            }
+            if extra.stuck_since != 0 && session.flags.any(Flags::WRITING) {
+                if !timeouts.write.is_zero() && since(extra.stuck_since) > timeouts.write {
+                    return self.close(ticket.slot, CloseReason::WriteTimeout);
+                }
+            } else if extra.stuck_since != 0
+                && session.in_flight <= u32::from(session.flags.any(Flags::UPLOADING))
+                && !session.flags.any(Flags::WAITING)
+                && !timeouts.read.is_zero()
+                && since(extra.stuck_since.max(session.active_at)) > timeouts.read
+            {
+                return self.close(ticket.slot, CloseReason::ReadTimeout);
+            }
+            if let Some(lease) = extra.lease
+                && since(lease.idle_since.max(session.active_at))
+                    > front.route.node.config.lease_idle
+            {
+                return self.lease_expired(ticket, lease);
+            }
+        }
+        if !clients.idle_timeout.is_zero()
+            && since(session.active_at) > clients.idle_timeout
+            && session.may_be_reaped()
+        {
+            return self.close(ticket.slot, CloseReason::Idle);
+        }
+        if self.draining && session.may_be_reaped() && session.input.is_empty() {
+            self.close(ticket.slot, CloseReason::Shutdown);
+        }
+    }
+
+    /// A client has left its transaction's lease idle for too long: others wait.
+    /// Nothing of the block has run.
+    fn lease_expired(&mut self, ticket: Ticket, lease: Lease) {
+        let session = &mut self.sessions[ticket.slot as usize];
+        if lease.until != Until::Transaction || session.in_flight > 0 {
+            return;
+        }
+        let extra = session.extra();
+        extra.lease = None;
+        if let Transaction::OnLease { open, watching, .. } = std::mem::take(&mut extra.transaction)
+        {
+            extra.transaction = Transaction::Broken { open, watching };
+        }
+        self.conns[lease.conn as usize].dirty = true;
+        self.end_lease(lease.conn, false);
+        self.count_error(ticket, ErrorCause::LeaseLimit);
+    }
+}
+
+/// A clean lease that nobody needs is kept this long for the next who does.
+const LEASE_KEPT: Duration = Duration::from_secs(5);
+
+/// An age limit that differs by up to a tenth between connections, so that those
+/// opened together do not all close together.
+fn jittered(age: Duration, generation: u32) -> Duration {
+    let share = f64::from(generation.wrapping_mul(2_654_435_761) >> 16) / 65_536.0;
+    age.mul_f64(0.9 + 0.2 * share)
+}
+
+/// Places of the commands whose deadline has passed. A session is answered in
+/// order, so a command behind an unexpired one of the same session is not.
+fn expired(conn: &Conn, now: u64, (plain, slow): (u64, u64)) -> Vec<usize> {
+    let mut places = Vec::new();
+    let mut unexpired: Vec<Ticket> = Vec::new();
+    for (place, entry) in conn.in_flight.iter().enumerate() {
+        if entry.marks.any(Marks::ANSWERED.with(Marks::LINK)) {
+            continue;
+        }
+        if is_expired(entry, now, (plain, slow)) && !unexpired.contains(&entry.to) {
+            places.push(place);
+            continue;
+        }
+        if !entry.marks.any(Marks::SLOW.with(Marks::UNTIMED)) && places.is_empty() {
+            // Arrivals are in order: if the first with the short deadline is in time,
+            // so are those behind it.
+            break;
+        }
+        if now.saturating_sub(entry.at) < plain.min(slow) {
+            break;
+        }
+        unexpired.push(entry.to);
+    }
+    places
+}
+
+fn is_expired(entry: &Entry, now: u64, (plain, slow): (u64, u64)) -> bool {
+    let limit = match entry.marks {
+        marks if marks.any(Marks::UNTIMED.with(Marks::LOST)) => return false,
+        marks if marks.any(Marks::SLOW) => slow,
+        _ => plain,
+    };
+    limit > 0 && now.saturating_sub(entry.at) > limit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::Version;
+
+    fn conn(entries: &[(u32, u64, Marks)]) -> Conn {
+        let mut conn = Conn::opening(Kind::Shared, 0, 0, 1, Version::Resp2, 1);
+        for &(slot, at, marks) in entries {
+            let to = Ticket {
+                slot,
+                generation: 1,
+            };
+            conn.append(
+                b"x",
+                Entry {
+                    to,
+                    at,
+                    len: 1,
+                    command: 0,
+                    marks,
+                },
+            );
+        }
+        conn
+    }
+
+    #[test]
+    fn the_deadline_of_one_is_not_the_deadline_of_another() {
+        let conn = conn(&[
+            (1, 0, Marks::NONE),
+            (2, 50, Marks::NONE),
+            (3, 90, Marks::NONE),
+        ]);
+        assert_eq!(expired(&conn, 100, (60, 1000)), [0]);
+        assert_eq!(expired(&conn, 111, (60, 1000)), [0, 1]);
+        assert!(expired(&conn, 60, (60, 1000)).is_empty());
+    }
+
+    #[test]
+    fn a_long_command_has_its_own_deadline_and_does_not_hide_others() {
+        let conn = conn(&[
+            (1, 0, Marks::SLOW),
+            (2, 0, Marks::NONE),
+            (3, 0, Marks::UNTIMED),
+        ]);
+        assert_eq!(expired(&conn, 100, (60, 1000)), [1]);
+        assert_eq!(expired(&conn, 2000, (60, 1000)), [0, 1]);
+    }
+
+    #[test]
+    fn a_session_is_answered_in_order() {
+        let conn = conn(&[
+            (1, 0, Marks::SLOW),
+            (1, 0, Marks::NONE),
+            (2, 0, Marks::NONE),
+        ]);
+        assert_eq!(expired(&conn, 100, (60, 1000)), [2]);
+    }
+
+    #[test]
+    fn who_was_answered_is_not_answered_again() {
+        let conn = conn(&[(1, 0, Marks::ANSWERED), (2, 0, Marks::NONE)]);
+        assert_eq!(expired(&conn, 100, (60, 1000)), [1]);
+    }
+
+    #[test]
+    fn the_age_of_connections_differs_by_a_tenth_at_most() {
+        let age = Duration::from_secs(100);
+        for generation in 0..1000 {
+            let jittered = jittered(age, generation);
+            assert!(
+                (90.0..=110.0).contains(&jittered.as_secs_f64()),
+                "{jittered:?}"
+            );
+        }
+    }
+}
