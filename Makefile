@@ -26,13 +26,13 @@ bench: ## Weir beside other proxies and Redis itself; options in ARGS="--help"
 check: lint test ## What CI runs
 
 lint: ## Format, clippy, the floor plan, the documentation
-	cargo fmt --check
-	cargo clippy --all-targets --quiet -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	cargo test --quiet --test import_map
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --quiet
 
 fmt: ## Formats the code
-	cargo fmt
+	cargo fmt --all
 
 docs: ## The code's documentation, in target/doc
 	cargo doc --no-deps --document-private-items
