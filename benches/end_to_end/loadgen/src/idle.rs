@@ -25,7 +25,7 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
         socket.bind(&SocketAddr::new(socket::source(number), 0).into())?;
         socket.connect(&arguments.target.into())?;
         let mut client = TcpStream::from(socket);
-        client.write_all(b"PING\r\n")?;
+        client.write_all(b"*1\r\n$4\r\nPING\r\n")?;
         let mut reply = [0; 7];
         client.read_exact(&mut reply)?;
         if &reply != b"+PONG\r\n" {

@@ -1,0 +1,191 @@
+"""What is measured. Each scenario measures one product (or, where `product` is None,
+Redis directly) once and returns figures by name; `run.py` repeats and compares."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+
+from products import FD_LIMIT, TARGET, redis
+
+LOADGEN = str(TARGET / "release/loadgen")
+ALL_CORES = os.sched_getaffinity(0)
+# One core for the proxy alone; Redis and the load share another. On a machine with one
+# core the figures mean nothing, but the scenarios still run.
+PROXY_CORE = {min(ALL_CORES)}
+LOAD_CORE = {max(ALL_CORES)}
+# What a proxy cost in system calls is counted by these names and in all.
+SYSTEM_CALLS = ["read", "readv", "recvfrom", "recvmsg", "write", "writev", "sendto", "sendmsg",
+                "epoll_wait", "epoll_pwait", "epoll_ctl", "futex"]
+
+
+class Bench:
+    """One measurement's surroundings: how long, and where faults are noted."""
+
+    def __init__(self, product, seconds, faults):
+        self.product = product
+        self.seconds = seconds
+        self.faults = faults
+
+    @contextlib.contextmanager
+    def setup(self, pinned, *redis_arguments):
+        """Yields `(target port, redis port, --cpu-of arguments, proxy pid or None)`."""
+        proxy_cores, load_cores = (PROXY_CORE, LOAD_CORE) if pinned else (ALL_CORES, ALL_CORES)
+        threads = 1 if pinned else len(ALL_CORES)
+        with redis(load_cores, *redis_arguments) as (redis_port, redis_pid):
+            cpu_of = ["--cpu-of", f"redis={redis_pid}"]
+            if self.product is None:
+                yield redis_port, redis_port, cpu_of, None
+            else:
+                with self.product.running(redis_port, threads, proxy_cores) as (port, pid):
+                    yield port, redis_port, [*cpu_of, "--cpu-of", f"proxy={pid}"], pid
+
+    def load(self, mode, port, *arguments, cores=ALL_CORES):
+        command = [LOADGEN, mode, "--target", f"127.0.0.1:{port}", *map(str, arguments)]
+        output = subprocess.run(command, capture_output=True, text=True,
+                                preexec_fn=lambda: os.sched_setaffinity(0, cores))
+        if output.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {output.stderr.strip()}")
+        result = json.loads(output.stdout)
+        faults = result.get("faults", {"count": 0})
+        if faults["count"]:
+            self.faults.append(f"{mode} {' '.join(map(str, arguments))}: {faults['count']} faults, "
+                               f"such as {faults['examples'][0]}")
+        return result
+
+    def closed(self, port, redis_port, request, clients, pipeline, cores, cpu_of=(), warmup=1):
+        shape = ["--request", request, "--clients", clients, "--pipeline", pipeline]
+        if not request.startswith("set"):
+            self.load("populate", redis_port, *shape)
+        return self.load("closed", port, *shape, "--seconds", self.seconds, "--warmup", warmup, *cpu_of,
+                         cores=cores)
+
+
+def cpu(bench):
+    """Processor time per command, one core for the proxy, 1,000 clients."""
+    figures = {}
+    for pipeline in (1, 16):
+        with bench.setup(pinned=True) as (port, redis_port, cpu_of, _):
+            result = bench.closed(port, redis_port, "get:16", 1000, pipeline, LOAD_CORE, cpu_of)
+            for process, seconds in result["cpu_seconds"].items():
+                figures[f"{process}_p{pipeline}"] = seconds / result["commands"] * 1e6
+            figures[f"rate_p{pipeline}"] = result["commands_per_second"]
+    return figures
+
+
+def many(bench):
+    """9,000 busy clients on all cores, and how many connections Redis has meanwhile."""
+    with bench.setup(pinned=False) as (port, redis_port, _, _):
+        with connections_at(redis_port) as seen:
+            result = bench.closed(port, redis_port, "get:16", 9000, 1, ALL_CORES)
+        return {"rate": result["commands_per_second"], "connections": seen["max"],
+                "p50_ms": result["batch_latency"]["p50_us"] / 1000,
+                "p99_ms": result["batch_latency"]["p99_us"] / 1000}
+
+
+def values(bench):
+    """Large requests and replies, one core for the proxy."""
+    figures = {}
+    shapes = {"mget": ("mget:100:16", 50), "get_16k": ("get:16384", 50), "set_16k": ("set:16384", 50),
+              "get_1m": ("get:1048576", 8), "set_1m": ("set:1048576", 8)}
+    for name, (request, clients) in shapes.items():
+        with bench.setup(pinned=True) as (port, redis_port, _, _):
+            result = bench.closed(port, redis_port, request, clients, 1, LOAD_CORE)
+            figures[name] = result["commands_per_second"]
+    return figures
+
+
+def idle(bench):
+    """Memory of the proxy for each of 15,000 clients that have asked once and stay, or of as
+    many as the limit on descriptors allows it."""
+    if bench.product is None:
+        return {}
+    per_client = bench.product.descriptors_per_client
+    clients = min(15_000, (FD_LIMIT - 500) // per_client)
+    with bench.setup(pinned=False) as (port, _, _, pid):
+        before = resident_bytes(pid)
+        command = [LOADGEN, "idle", "--target", f"127.0.0.1:{port}", "--clients", str(clients)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as load:
+            if "idle" not in load.stdout.readline():
+                raise RuntimeError(f"{clients} idle clients were too many for {bench.product.name}")
+            after = resident_bytes(pid)
+            load.stdin.close()
+            load.stdout.read()
+        return {"clients": clients, "bytes": (after - before) / clients}
+
+
+def latency(bench):
+    """20,000 commands a second, offered at fixed times by 100 clients, all cores."""
+    with bench.setup(pinned=False) as (port, redis_port, _, _):
+        shape = ["--request", "get:16", "--clients", 100]
+        bench.load("populate", redis_port, *shape)
+        result = bench.load("open", port, *shape, "--rate", 20_000, "--seconds", bench.seconds)
+        return {"p50_us": result["latency"]["p50_us"], "p99_us": result["latency"]["p99_us"]}
+
+
+def storm(bench):
+    """Clients that connect, ask once and leave, 200 at a time, all cores."""
+    with bench.setup(pinned=False) as (port, redis_port, _, _):
+        shape = ["--request", "get:16", "--clients", 200]
+        bench.load("populate", redis_port, *shape)
+        result = bench.load("storm", port, *shape, "--seconds", bench.seconds)
+        return {"rate": result["visits_per_second"], "faults": result["faults"]["count"]}
+
+
+def syscalls(bench):
+    """System calls of the proxy per command, one core for the proxy, 1,000 clients."""
+    if bench.product is None:
+        return {}
+    figures = {}
+    for pipeline in (1, 16):
+        with bench.setup(pinned=True) as (port, redis_port, _, pid):
+            events = ["raw_syscalls:sys_enter"] + [f"syscalls:sys_enter_{name}" for name in SYSTEM_CALLS]
+            perf = subprocess.Popen(["perf", "stat", "-x", ",", "-e", ",".join(events), "-p", str(pid)],
+                                    stderr=subprocess.PIPE, text=True)
+            time.sleep(0.5)
+            # Without a warm-up every command is counted. Accepting the clients is counted too,
+            # a few calls for each of them; more seconds make that less.
+            result = bench.closed(port, redis_port, "get:16", 1000, pipeline, LOAD_CORE, warmup=0)
+            perf.send_signal(2)
+            for line in perf.communicate()[1].splitlines():
+                count, _, event = line.split(",")[:3] if line.count(",") > 2 else ("", "", "")
+                if count.isdigit():
+                    name = event.rpartition("sys_enter")[2].strip("_") or "all"
+                    figures[f"{name}_p{pipeline}"] = int(count) / result["commands"]
+    return figures
+
+
+SCENARIOS = {scenario.__name__: scenario for scenario in [cpu, many, values, idle, latency, storm, syscalls]}
+
+
+@contextlib.contextmanager
+def connections_at(redis_port):
+    """Asks Redis 50 times a second; `seen["max"]` is the most connections besides this one."""
+    seen = {"max": 0}
+    done = threading.Event()
+
+    def watch():
+        with socket.create_connection(("127.0.0.1", redis_port)) as connection:
+            replies = connection.makefile("rb")
+            while not done.wait(0.02):
+                connection.sendall(b"INFO clients\r\n")
+                text = replies.read(int(replies.readline()[1:]) + 2)
+                count = int(text.partition(b"connected_clients:")[2].split()[0])
+                seen["max"] = max(seen["max"], count - 1)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+
+
+def resident_bytes(pid):
+    with open(f"/proc/{pid}/status") as status:
+        kib = next(line for line in status if line.startswith("VmRSS:")).split()[1]
+    return int(kib) * 1024
