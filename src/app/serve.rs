@@ -39,7 +39,14 @@ pub fn run(config: Config) -> io::Result<()> {
     let proxy = Proxy::new(config, metrics, mailboxes);
     let listeners = accept::listen(&proxy)?;
     let admin = match proxy.config.admin.listen {
-        Some(address) => Some(AdminServer::bind(address, handlers(&proxy))?),
+        Some(address) => Some(
+            AdminServer::bind(address, handlers(&proxy)).map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("admin: cannot listen on {address}: {error}"),
+                )
+            })?,
+        ),
         None => None,
     };
     for (index, inbox) in inboxes.into_iter().enumerate() {
