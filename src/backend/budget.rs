@@ -21,7 +21,8 @@
 //! Since held slots cannot be called back, room is kept for the others: from two
 //! connections on, one is never held; from four on, another one is kept for
 //! service, so that a saturated budget blinds neither probes nor control
-//! ([`BudgetLimits::held_max`], [`BudgetLimits::data_max`]).
+//! ([`BudgetLimits::held_max`], [`BudgetLimits::data_max`]). None of the held kinds
+//! may have more than three quarters of what may be held.
 //!
 //! A free slot goes to the lines in turn: among the kinds that may have it, the
 //! one that was served longest ago; within a kind, first come first served. For
@@ -41,22 +42,37 @@
 //! ([`BudgetLimits::held_floor`]): beyond it they wait rather than make plain
 //! traffic rotate.
 //!
-//! The decisions are made by a pure core (`book.rs`, `yields.rs`: events in,
-//! decisions out, no lock, no clock); `ledger.rs` is the shell around it.
+//! # What the owner of a slot does
+//!
+//! 1. Takes the slot, dials, shakes hands, says `Open`. If dialling fails it drops the
+//!    slot; whoever is next in line gets it at once, so pace dials elsewhere.
+//! 2. Waits on [`Slot::asked_to_yield`] all the time, and says [`Slot::set_idle`] and
+//!    [`Slot::set_busy`] when that changes.
+//! 3. When asked, or for reasons of its own after [`Slot::retire`]: lets what is in
+//!    flight finish, says `Closing`, closes, reads until the peer's end is closed, and
+//!    only then drops the slot.
+//!
+//! The decisions are made by a pure core (`book.rs`, `lines.rs`, `yields.rs`:
+//! events in, decisions out, no lock, no clock); `ledger.rs` is the shell around it.
 
 mod book;
 mod kind;
 mod ledger;
 mod limits;
+mod lines;
 mod slot;
 mod snapshot;
 mod wait;
 mod yields;
 
 #[cfg(test)]
+mod book_properties;
+#[cfg(test)]
 mod book_tests;
 #[cfg(test)]
 mod ledger_tests;
+#[cfg(test)]
+mod world;
 
 pub use kind::{Group, Kind, Partition, Phase};
 pub use ledger::{Ledger, SharedGrant};

@@ -1,4 +1,4 @@
-//! The pure core: who holds what, who waits, who is served next.
+//! The pure core: who holds what; `lines.rs` and `yields.rs` are parts of it.
 //!
 //! Events come in as method calls that carry the time; what is to be done comes
 //! out of [`Book::take_decisions`]. After every event two things are true:
@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::kind::{Kind, Partition, Phase};
-use super::limits::{BudgetLimits, Counts, Limit, Refused, RefusedBecause};
+use super::limits::{BudgetLimits, Counts, Limit, Refused};
+use super::lines::Waiter;
 use super::slot::SlotCell;
 use super::snapshot::LedgerCounters;
 
@@ -84,13 +85,7 @@ pub(super) struct Entry {
 pub(super) struct Standing {
     /// Connections that can be linked to: not retiring; at most one for each worker.
     pub(super) owners: Vec<(usize, SlotId)>,
-    waiters: BTreeSet<WaiterId>,
-}
-
-struct Waiter {
-    kind: Kind,
-    shared: Option<(Partition, usize)>,
-    since: Time,
+    pub(super) waiters: BTreeSet<WaiterId>,
 }
 
 /// A kind that was refused at once: worth an idle connection, until then.
@@ -110,7 +105,7 @@ pub(super) struct Book {
     pub(super) counts: Counts,
     pub(super) slots: BTreeMap<SlotId, Entry>,
     pub(super) partitions: HashMap<Partition, Standing>,
-    waiters: HashMap<WaiterId, Waiter>,
+    pub(super) waiters: HashMap<WaiterId, Waiter>,
     /// By kind, in order of arrival. Each has at most `queue_max` in it.
     pub(super) lines: [BTreeSet<WaiterId>; Kind::COUNT],
     /// By kind: the number of the grant that it got last, for taking turns.
@@ -211,25 +206,6 @@ impl Book {
         SharedAnswer::Wait(id)
     }
 
-    /// Leaves the line. What was granted already stays granted. Returns the limit
-    /// that was waited for, if this waiter was still in line.
-    pub(super) fn cancel(&mut self, id: WaiterId, now: Time) -> Option<Refused> {
-        let waiter = self.waiters.remove(&id)?;
-        self.lines[waiter.kind.index()].remove(&id);
-        if let Some((partition, _)) = &waiter.shared {
-            let standing = self
-                .partitions
-                .get_mut(partition)
-                .expect("a waiter's partition stands");
-            standing.waiters.remove(&id);
-            self.forget_if_empty(partition);
-        }
-        self.counters.gave_up[waiter.kind.index()] += 1;
-        let refused = self.refusal(waiter.kind, RefusedBecause::TimedOut);
-        self.settle(now);
-        Some(refused)
-    }
-
     /// The slot is given back.
     pub(super) fn release(&mut self, id: SlotId, now: Time) {
         self.unlink(id);
@@ -283,16 +259,6 @@ impl Book {
         self.settle(now);
     }
 
-    /// How long the one who has waited longest has waited, for each kind.
-    pub(super) fn longest_wait(&self, now: Time) -> [Duration; Kind::COUNT] {
-        std::array::from_fn(|kind| {
-            let first = self.lines[kind].first();
-            first.map_or(Duration::ZERO, |id| {
-                now.saturating_sub(self.waiters[id].since)
-            })
-        })
-    }
-
     /// The one way in which a slot stops being linked to.
     pub(super) fn unlink(&mut self, id: SlotId) {
         let Some(entry) = self.slots.get_mut(&id) else {
@@ -318,47 +284,13 @@ impl Book {
         self.plan_yields(now);
     }
 
-    /// Among the kinds whose line could be served, the one served longest ago.
-    fn next_kind(&self) -> Option<Kind> {
-        Kind::ALL
-            .into_iter()
-            .filter(|kind| !self.lines[kind.index()].is_empty())
-            .filter(|&kind| self.counts.admit(kind, &self.limits).is_ok())
-            .min_by_key(|kind| self.served[kind.index()])
-    }
-
-    fn serve(&mut self, kind: Kind, now: Time) {
-        let id = self.lines[kind.index()]
-            .pop_first()
-            .expect("somebody is in this line");
-        let waiter = self.waiters.remove(&id).expect("who is in line is known");
-        let granted = self.open(kind, waiter.shared.clone(), now);
-        let cell = granted.cell.clone();
-        self.decisions.push(Decision::Grant(id, granted));
-        if let Some((partition, worker)) = waiter.shared {
-            self.link_the_others(&partition, worker, &cell);
-        }
-    }
-
-    /// The partition has its connection: its other workers need not wait for one.
-    fn link_the_others(&mut self, partition: &Partition, worker: usize, cell: &Arc<SlotCell>) {
-        let standing = self
-            .partitions
-            .get_mut(partition)
-            .expect("it just got a slot");
-        for id in std::mem::take(&mut standing.waiters) {
-            // The one that got the slot is in here too, but no longer in line.
-            if self.waiters.remove(&id).is_some() {
-                self.lines[Kind::Shared.index()].remove(&id);
-                self.counters.linked += 1;
-                self.decisions
-                    .push(Decision::Link(id, worker, cell.clone()));
-            }
-        }
-    }
-
     /// The one way in which a slot comes into being.
-    fn open(&mut self, kind: Kind, shared: Option<(Partition, usize)>, now: Time) -> Granted {
+    pub(super) fn open(
+        &mut self,
+        kind: Kind,
+        shared: Option<(Partition, usize)>,
+        now: Time,
+    ) -> Granted {
         debug_assert_eq!(self.counts.admit(kind, &self.limits), Ok(()));
         let id = SlotId(self.next_id());
         let cell = Arc::new(SlotCell::new(kind));
@@ -398,51 +330,6 @@ impl Book {
         Some((*owner, self.slots[id].cell.clone()))
     }
 
-    fn check_line(&mut self, kind: Kind) -> Result<(), Refused> {
-        let because = match self.counts.admit(kind, &self.limits) {
-            Ok(()) => return Ok(()),
-            Err(limit) if self.limits.value(limit) == 0 => RefusedBecause::LimitIsZero,
-            _ if self.lines[kind.index()].len() >= self.limits.queue_max => {
-                RefusedBecause::QueueFull
-            }
-            _ => return Ok(()),
-        };
-        self.counters.refused_queue_full[kind.index()] += 1;
-        Err(self.refusal(kind, because))
-    }
-
-    pub(super) fn refusal(&self, kind: Kind, because: RefusedBecause) -> Refused {
-        // Whoever is served in this very moment was kept waiting by the total.
-        let limit = self
-            .counts
-            .admit(kind, &self.limits)
-            .err()
-            .unwrap_or(Limit::Connections);
-        Refused {
-            kind,
-            limit,
-            limit_value: self.limits.value(limit),
-            because,
-        }
-    }
-
-    fn add_waiter(&mut self, waiter: Waiter) -> WaiterId {
-        let id = WaiterId(self.next_id());
-        if let Some((partition, _)) = &waiter.shared {
-            self.partitions
-                .entry(partition.clone())
-                .or_default()
-                .waiters
-                .insert(id);
-        }
-        if self.counts.admit(waiter.kind, &self.limits).is_err() {
-            self.counters.waited[waiter.kind.index()] += 1;
-        }
-        self.lines[waiter.kind.index()].insert(id);
-        self.waiters.insert(id, waiter);
-        id
-    }
-
     /// Remembers that a kind could use a slot. Such a refusal can come for every
     /// transaction, so who holds what is looked through at most every tenth of the
     /// time that a hint lasts.
@@ -461,7 +348,7 @@ impl Book {
         }
     }
 
-    fn forget_if_empty(&mut self, partition: &Partition) {
+    pub(super) fn forget_if_empty(&mut self, partition: &Partition) {
         if self
             .partitions
             .get(partition)
@@ -471,21 +358,8 @@ impl Book {
         }
     }
 
-    fn next_id(&mut self) -> u64 {
+    pub(super) fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
-    }
-
-    /// How many demands the line of a kind stands for: a partition is one demand,
-    /// however many workers of it wait.
-    pub(super) fn demands(&self, kind: Kind) -> usize {
-        match kind {
-            Kind::Shared => self
-                .partitions
-                .values()
-                .filter(|standing| !standing.waiters.is_empty())
-                .count(),
-            _ => self.lines[kind.index()].len(),
-        }
     }
 }

@@ -93,6 +93,25 @@ async fn who_goes_away_in_the_moment_of_its_turn_gives_the_slot_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_goes_away_leaves_the_line_and_its_request_is_withdrawn() {
+    let ledger = Ledger::new(limits(1), 1);
+    let SharedGrant::Own(slot) = ledger.shared(&partition(0), 0) else {
+        panic!("there was room")
+    };
+    slot.set_phase(Phase::Open);
+    let mut waiting = Box::pin(ledger.take(Kind::Lease, soon()));
+    assert!(timeout(Duration::ZERO, &mut waiting).await.is_err());
+    let wait = ledger.shared(&partition(1), 0);
+    assert!(slot.is_asked_to_yield());
+    drop(waiting);
+    assert!(slot.is_asked_to_yield());
+    drop(wait);
+    assert!(!slot.is_asked_to_yield());
+    assert_eq!(ledger.snapshot().waiting, [0; Kind::COUNT]);
+    assert_eq!(ledger.snapshot().partitions, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_turn_that_comes_with_the_deadline_counts() {
     let ledger = Ledger::new(limits(1), 1);
     let slot = ledger.try_take(Kind::Lease).unwrap();

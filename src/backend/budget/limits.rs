@@ -38,6 +38,13 @@ impl BudgetLimits {
         }
     }
 
+    /// How many slots one held kind may have: three quarters of what may be held, so
+    /// that on a small budget a few blocked clients cannot keep every `WATCH` out.
+    /// Leases and tunnels count as one kind here.
+    pub fn held_kind_max(&self) -> usize {
+        (self.held_max() * 3 / 4).max(1)
+    }
+
     /// How many slots held kinds can get even when that makes plain traffic take
     /// turns: half of them, since WATCH or a blocked client deserves to make
     /// progress too, but at least one, or a budget of one would never serve them.
@@ -202,7 +209,13 @@ impl Counts {
             ),
             Kind::Control | Kind::Auth | Kind::Probe => return Ok(()),
         };
-        if used < max { Ok(()) } else { Err(limit) }
+        if used >= max {
+            Err(limit)
+        } else if kind.group() == Group::Held && used >= limits.held_kind_max() {
+            Err(Limit::Reserve)
+        } else {
+            Ok(())
+        }
     }
 
     fn admit_group(&self, group: Group, limits: &BudgetLimits) -> Result<(), Limit> {
@@ -248,20 +261,26 @@ mod tests {
     #[test]
     fn what_is_kept_for_whom_by_size_of_the_budget() {
         let table = [
-            // max, held_max, held_floor, data_max, service_max
-            (0, 1, 1, 1, 1),
-            (1, 1, 1, 1, 1),
-            (2, 1, 1, 2, 1),
-            (3, 2, 1, 3, 2),
-            (4, 2, 2, 3, 2),
-            (8, 6, 4, 7, 2),
-            (64, 62, 32, 63, 16),
+            // max, held_max, held_kind_max, held_floor, data_max, service_max
+            (0, 1, 1, 1, 1, 1),
+            (1, 1, 1, 1, 1, 1),
+            (2, 1, 1, 1, 2, 1),
+            (3, 2, 1, 1, 3, 2),
+            (4, 2, 1, 2, 3, 2),
+            (8, 6, 4, 4, 7, 2),
+            (64, 62, 46, 32, 63, 16),
         ];
-        for (max, held_max, held_floor, data_max, service_max) in table {
+        for (max, held_max, held_kind_max, held_floor, data_max, service_max) in table {
             let l = limits(max);
             assert_eq!(
-                (l.held_max(), l.held_floor(), l.data_max(), l.service_max()),
-                (held_max, held_floor, data_max, service_max),
+                (
+                    l.held_max(),
+                    l.held_kind_max(),
+                    l.held_floor(),
+                    l.data_max(),
+                    l.service_max()
+                ),
+                (held_max, held_kind_max, held_floor, data_max, service_max),
                 "max_connections = {max}"
             );
         }
@@ -272,6 +291,11 @@ mod tests {
         let limits = limits(4);
         let mut counts = Counts::default();
         counts.add(Kind::Lease);
+        assert_eq!(
+            counts.admit(Kind::Lease, &limits),
+            Err(Limit::Reserve),
+            "for other kinds"
+        );
         counts.add(Kind::Blocking);
         assert_eq!(counts.admit(Kind::Tunnel, &limits), Err(Limit::Reserve));
         assert_eq!(counts.admit(Kind::Shared, &limits), Ok(()));
