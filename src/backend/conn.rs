@@ -127,6 +127,8 @@ pub struct Conn {
     pub dirty: bool,
     /// In the worker's list of connections to flush.
     pub queued: bool,
+    /// Its client has half-closed: so does Weir once all is written.
+    pub half_closing: bool,
     /// A subscription command was sent on it: in RESP2, arrays may be messages.
     pub confirms: bool,
     /// A request is being streamed through: what is written is not kept.
@@ -174,6 +176,7 @@ impl Conn {
             retiring: false,
             dirty: false,
             queued: false,
+            half_closing: false,
             confirms: false,
             streaming: false,
             probing: false,
@@ -253,6 +256,9 @@ impl Conn {
         }
         if self.streaming {
             self.ring.forget_written();
+        }
+        if self.half_closing {
+            ready!(Pin::new(socket).poll_shutdown(cx))?;
         }
         Poll::Ready(Ok(total))
     }

@@ -3,7 +3,7 @@
 use super::client::{Flags, HALTED};
 use super::failure;
 use super::worker::State;
-use crate::backend::Ticket;
+use crate::backend::{Kind, Ticket};
 use crate::metrics::{CloseReason, ErrorCause};
 use crate::resp::{self, RequestLimits, Scan, Span};
 
@@ -250,7 +250,7 @@ impl State {
         }
         if large && let Some(name) = spans.first() {
             let name = &rest[name.start as usize..name.end as usize];
-            return self.begin_upload(ticket, name, rest.len());
+            return self.begin_upload(ticket, name);
         }
         None
     }
@@ -273,34 +273,28 @@ impl State {
         None
     }
 
-    /// The client will send nothing more. What it has asked for is answered;
-    /// a client that is blocked has lost interest, as in Redis.
+    /// The client will send nothing more. What it has asked for is answered, unless
+    /// it waits for what it can no longer take.
     pub(super) fn on_end_of_input(&mut self, ticket: Ticket) {
         let Some(session) = self.session(ticket) else {
             return;
         };
         session.flags.set(Flags::EOF);
-        if session
-            .flags
-            .any(Flags::SPECIAL.with(Flags::TUNNEL).with(Flags::UPLOADING))
+        let uploading = session.flags.any(Flags::UPLOADING.with(Flags::TUNNEL));
+        let listening = session.extra.as_ref().is_some_and(|extra| {
+            extra.tracking || extra.monitoring || !extra.subscriptions.is_empty()
+        });
+        if uploading || listening {
+            return self.close(ticket.slot, CloseReason::ByClient);
+        }
+        if session.in_flight > 0
+            && let Some(conn) = session.lease()
+            && self.conns[conn as usize].kind == Kind::Blocking
         {
-            let only_a_transaction = session.extra.as_ref().is_some_and(|extra| {
-                extra.lease.is_none_or(|lease| {
-                    matches!(
-                        lease.until,
-                        super::client::Until::Transaction | super::client::Until::Reply
-                    )
-                }) && !extra.tracking
-                    && extra.subscriptions.is_empty()
-            });
-            let blocked = session.lease().is_some_and(|conn| {
-                self.conns
-                    .get(conn as usize)
-                    .is_some_and(|conn| conn.kind == crate::backend::Kind::Blocking)
-            });
-            if !only_a_transaction || blocked {
-                return self.close(ticket.slot, CloseReason::ByClient);
-            }
+            // Redis serves a blocked client that has half-closed if it can at once, and
+            // forgets it if not; it has to see the same here to decide the same.
+            self.conns[conn as usize].half_closing = true;
+            self.mark_dirty(conn);
         }
         self.finish_if_done(ticket);
     }

@@ -72,6 +72,9 @@ impl State {
             if rest == 0 {
                 break;
             }
+            if entry.marks.any(Marks::LOST) {
+                continue;
+            }
             rest -= entry.len as usize;
             entries.push((
                 entry.len,

@@ -212,6 +212,7 @@ impl State {
         // What was subscribed, tracked or tunnelled cannot be told that it is
         // gone; closing makes the library build it again.
         if stateful
+            || flags.any(Flags::EOF)
             || flags.any(Flags::TUNNEL.with(Flags::UPLOADING))
             || (conn.head_started() && !conn.in_flight.is_empty())
             || self.closes_on_loss(route)

@@ -17,13 +17,8 @@ pub(super) const WINDOW: usize = 1024 * 1024;
 
 impl State {
     /// The request at the front is large and incomplete: `name` is its command.
-    /// Returns how many of the `have` buffered bytes were taken.
-    pub(super) fn begin_upload(
-        &mut self,
-        ticket: Ticket,
-        name: &[u8],
-        _have: usize,
-    ) -> Option<usize> {
+    /// `None` while it has to be collected or waited for.
+    pub(super) fn begin_upload(&mut self, ticket: Ticket, name: &[u8]) -> Option<usize> {
         let session = &self.sessions[ticket.slot as usize];
         let front = &self.fronts[session.route as usize];
         let command = front.table.find(name, None);
@@ -66,7 +61,11 @@ impl State {
                 // The bytes at the front are passed on by the caller's next round.
                 Some(0)
             }
-            LeaseWish::Waits => None,
+            LeaseWish::Waits => {
+                // Looked at again as soon as the wait is over, not when it is whole.
+                self.sessions[ticket.slot as usize].extra().needed = 0;
+                None
+            }
             LeaseWish::Refused(reply) => {
                 // The rest of the request would have to be read and thrown away;
                 // closing tells the same and costs nothing.

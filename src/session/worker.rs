@@ -230,6 +230,9 @@ impl State {
         let connection = &mut self.conns[conn as usize];
         if !connection.queued {
             connection.queued = true;
+            if let Some(slot) = &connection.slot {
+                slot.set_busy();
+            }
             self.dirty.push(conn);
         }
     }
