@@ -345,7 +345,7 @@ impl State {
     pub(super) fn answer_error(
         &mut self,
         ticket: Ticket,
-        text: &str,
+        text: impl AsRef<[u8]>,
         cause: ErrorCause,
         silent: bool,
     ) -> Step {
@@ -410,10 +410,7 @@ impl State {
             (failure::NO_AUTH.to_vec(), ErrorCause::NoAuth)
         } else {
             let refusal = command::refusal(&front.table, request, server).unwrap_or_default();
-            (
-                failure::error_line(&String::from_utf8_lossy(&refusal)),
-                ErrorCause::UnknownCommand,
-            )
+            (failure::error_line(refusal), ErrorCause::UnknownCommand)
         };
         let step = self.answer(ticket, &text, silent);
         if step == Step::Taken {

@@ -118,14 +118,15 @@ impl Failure {
 
 /// An error reply from its text without the `-`; line breaks become spaces, as
 /// in Redis, so that an echoed argument cannot forge a reply.
-pub fn error_line(text: &str) -> Vec<u8> {
+pub fn error_line(text: impl AsRef<[u8]>) -> Vec<u8> {
+    let text = text.as_ref();
     let mut line = Vec::with_capacity(text.len() + 3);
     line.push(b'-');
-    line.extend(text.bytes().map(|byte| {
+    line.extend(text.iter().map(|byte| {
         if matches!(byte, b'\r' | b'\n') {
             b' '
         } else {
-            byte
+            *byte
         }
     }));
     line.extend_from_slice(b"\r\n");
@@ -141,7 +142,7 @@ pub fn protocol_error(error: &ProtocolError) -> Vec<u8> {
 
 /// Redis's error for a wrong number of arguments; subcommands by their full name.
 pub fn wrong_arity(name: &str) -> Vec<u8> {
-    error_line(&format!(
+    error_line(format!(
         "ERR wrong number of arguments for '{name}' command"
     ))
 }

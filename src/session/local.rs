@@ -5,7 +5,7 @@
 use super::client::{Answer, Extra, Flags, NONE, Transaction};
 use super::dispatch::Row;
 use super::failure;
-use super::hello;
+use super::hello::{self, HelloStep};
 use super::input::{Request, Step};
 use super::login::Credentials;
 use super::transaction::silent_or;
@@ -61,37 +61,46 @@ impl State {
         }
     }
 
-    /// `HELLO`: checked in Redis's order (`networking.c:helloCommand`).
+    /// `HELLO`: its steps in the order in which the server behind Weir takes them.
     fn hello(&mut self, ticket: Ticket, request: &Request<'_>, silent: bool) -> Step {
-        let hello = match hello::parse(&request.args()) {
+        let facts = self.node_of(ticket).facts();
+        let server = facts.server_version();
+        let hello = match hello::parse(request, server) {
             Ok(hello) => hello,
-            Err(text) => return self.answer_error(ticket, &text, ErrorCause::Arguments, silent),
+            Err(text) => return self.answer_error(ticket, text, ErrorCause::Arguments, silent),
         };
-        if let Some((user, password)) = &hello.auth {
-            let credentials = Credentials {
-                username: Some(user.clone()),
-                password: password.clone(),
-            };
-            match self.check_login(ticket, credentials) {
-                None => return Step::Wait,
-                Some(Ok(())) => {}
-                Some(Err(reply)) => {
-                    self.count_error(ticket, ErrorCause::Auth);
-                    return self.answer(ticket, &reply, silent);
+        for step in hello.steps {
+            match step {
+                HelloStep::Authenticate { user, password } => {
+                    let credentials = Credentials {
+                        username: Some(user),
+                        password,
+                    };
+                    match self.check_login(ticket, credentials) {
+                        None => return Step::Wait,
+                        Some(Ok(())) => {}
+                        Some(Err(reply)) => {
+                            self.count_error(ticket, ErrorCause::Auth);
+                            return self.answer(ticket, &reply, silent);
+                        }
+                    }
+                }
+                HelloStep::RequireAuthenticated => {
+                    let session = &self.sessions[ticket.slot as usize];
+                    if session.flags.any(Flags::LOCKED_OUT) {
+                        let text = hello::not_authenticated(server);
+                        return self.answer_error(ticket, text, ErrorCause::NoAuth, silent);
+                    }
+                }
+                HelloStep::SetName(name) => {
+                    self.sessions[ticket.slot as usize].extra().name = name;
                 }
             }
-        } else if self.sessions[ticket.slot as usize]
-            .flags
-            .any(Flags::LOCKED_OUT)
-        {
-            let facts = self.node_of(ticket).facts();
-            let text = hello::not_authenticated(facts.version);
-            return self.answer_error(ticket, &text, ErrorCause::NoAuth, silent);
+        }
+        if let Some(text) = hello.error {
+            return self.answer_error(ticket, text, ErrorCause::Arguments, silent);
         }
         let session = &mut self.sessions[ticket.slot as usize];
-        if let Some(name) = hello.name {
-            session.extra().name = name;
-        }
         if let Some(version) = hello.version
             && version != session.partition.version
         {
@@ -99,7 +108,6 @@ impl State {
             session.flags.set(Flags::MOVED);
         }
         let (id, version) = (session.id, session.partition.version);
-        let facts = self.node_of(ticket).facts();
         let reply = hello::hello_reply(&facts, id, version);
         self.answer_value(ticket, &reply, silent)
     }

@@ -8,6 +8,7 @@
 mod client;
 mod client_admin;
 pub mod client_command;
+pub mod client_filter;
 pub mod client_line;
 mod control;
 mod dispatch;

@@ -37,15 +37,15 @@ impl State {
         match row.class {
             Class::Local(Local::Quit) => return self.quit(ticket, false),
             Class::Local(Local::Hello) => {
-                if let Ok(hello) = hello::parse(&request.args())
-                    && hello.auth.is_none()
+                let facts = self.node_of(ticket).facts();
+                if let Ok(hello) = hello::parse(request, facts.server_version())
+                    && !hello.authenticates()
                 {
                     let session = &mut self.sessions[ticket.slot as usize];
                     if let Some(version) = hello.version {
                         session.partition.version = version;
                     }
                     let (id, version) = (session.id, session.partition.version);
-                    let facts = self.node_of(ticket).facts();
                     let reply = hello::hello_reply(&facts, id, version);
                     self.expire_refused(ticket, now + SILENT_MAX);
                     return self.answer_value(ticket, &reply, false);
