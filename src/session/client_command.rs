@@ -169,7 +169,7 @@ pub fn parse(
     }
 }
 
-fn word<'a>(args: &'a (impl Args + ?Sized), index: usize) -> &'a [u8] {
+fn word(args: &(impl Args + ?Sized), index: usize) -> &[u8] {
     args.arg(index).unwrap_or_default()
 }
 
