@@ -19,6 +19,7 @@ const SPEC: HandshakeSpec<'static> = HandshakeSpec {
     version: Version::Resp3,
     db: 0,
     no_touch: false,
+    asks_id: false,
     name: "weir:main:shared",
 };
 

@@ -27,6 +27,8 @@ pub struct HandshakeSpec<'a> {
     pub db: u32,
     /// Whether reads leave LRU and LFU data alone (`CLIENT NO-TOUCH`, Redis 7.2).
     pub no_touch: bool,
+    /// Whether its id is wanted even where `HELLO` does not tell it.
+    pub asks_id: bool,
     /// How operators see it in `CLIENT LIST`: `weir:<route>:<kind>`. Whatever Redis
     /// does not take in a name is replaced by `_`.
     pub name: &'a str,
@@ -66,12 +68,14 @@ pub struct Greeting {
     /// Whether the name was set. Managed servers refuse `CLIENT`, users may not be
     /// allowed to: the connection works all the same.
     pub is_named: bool,
+    /// The answer to `CLIENT ID`.
+    pub id: Option<i64>,
 }
 
 impl Greeting {
     /// The connection's id at the server, for `CLIENT UNBLOCK`, if `HELLO` told it.
     pub fn connection_id(&self) -> Option<i64> {
-        self.hello.as_ref()?.get("id")?.as_i64()
+        self.id.or_else(|| self.hello.as_ref()?.get("id")?.as_i64())
     }
 }
 
@@ -104,6 +108,9 @@ impl Handshake {
             Step::SetName,
             &[b"CLIENT", b"SETNAME", &printable(spec.name)],
         );
+        if spec.asks_id && spec.version == Version::Resp2 {
+            say(Step::Id, &[b"CLIENT", b"ID"]);
+        }
         if spec.db != 0 {
             say(Step::Select, &[b"SELECT", spec.db.to_string().as_bytes()]);
         }
@@ -175,7 +182,8 @@ impl Handshake {
                 error,
                 HandshakeError::Other(..) | HandshakeError::NoPerm(_) | HandshakeError::Busy
             );
-            return if step == Step::SetName && is_about_the_name {
+            let is_courtesy = matches!(step, Step::SetName | Step::Id);
+            return if is_courtesy && is_about_the_name {
                 Ok(())
             } else {
                 Err(error)
@@ -185,6 +193,7 @@ impl Handshake {
             Step::Hello if value.pairs().is_some() => self.greeting.hello = Some(value),
             Step::Hello => return Err(HandshakeError::NotRedis(step)),
             Step::SetName => self.greeting.is_named = true,
+            Step::Id => self.greeting.id = value.as_i64(),
             Step::Auth | Step::Select | Step::NoTouch if value == Value::simple("OK") => {}
             Step::Auth | Step::Select | Step::NoTouch => {
                 return Err(HandshakeError::NotRedis(step));
@@ -214,6 +223,7 @@ mod tests {
             version,
             db: 0,
             no_touch: false,
+            asks_id: false,
             name: "weir:main:shared",
         }
     }
@@ -310,6 +320,7 @@ mod tests {
             let ready = Progress::Ready(Greeting {
                 hello: None,
                 is_named: false,
+                id: None,
             });
             assert_eq!(
                 answer(&spec(Version::Resp2), refusal.as_bytes()),

@@ -158,31 +158,48 @@ impl Node {
         asked.await.is_some()
     }
 
+    /// Whether the node knows a user of this name; also if it will not say.
+    pub async fn has_user(&self, key: &Partition, name: &[u8]) -> bool {
+        match self.ask(key, &[b"ACL".as_slice(), b"GETUSER", name]).await {
+            Some(answer) => !answer.starts_with(b"*-1") && !answer.starts_with(b"_"),
+            None => true,
+        }
+    }
+
     /// Wakes a connection that is blocked in a command, as a timeout would or with an
     /// error. Whether the node found it blocked.
     pub async fn unblock(&self, key: &Partition, id: i64, error: bool) -> bool {
+        let (id, how) = (id.to_string(), if error { "ERROR" } else { "TIMEOUT" });
+        let question = [
+            b"CLIENT".as_slice(),
+            b"UNBLOCK",
+            id.as_bytes(),
+            how.as_bytes(),
+        ];
+        self.ask(key, &question)
+            .await
+            .is_some_and(|answer| answer.starts_with(b":1"))
+    }
+
+    /// One question on a connection of its own; the beginning of the answer.
+    async fn ask(&self, key: &Partition, question: &[&[u8]]) -> Option<Vec<u8>> {
         let deadline = Instant::now() + self.timeouts.connect;
-        let Ok(slot) = self.ledger.take(Kind::Control, deadline).await else {
-            return false;
-        };
-        let Ok(Opened {
+        let slot = self.ledger.take(Kind::Control, deadline).await.ok()?;
+        let Opened {
             mut socket, slot, ..
-        }) = self.open(key, slot).await
-        else {
-            return false;
-        };
-        let how = if error { "ERROR" } else { "TIMEOUT" };
+        } = self.open(key, slot).await.ok()?;
         let mut request = Vec::new();
-        resp::encode_command(&["CLIENT", "UNBLOCK", &id.to_string(), how], &mut request);
-        let mut answer = [0; 64];
+        resp::encode_command(question, &mut request);
         let asked = async {
             socket.write_all(&request).await.ok()?;
-            let n = socket.read(&mut answer).await.ok()?;
-            Some(answer[..n].starts_with(b":1"))
+            let mut answer = vec![0; 64];
+            let n = socket.read(&mut answer).await.ok().filter(|&n| n > 0)?;
+            answer.truncate(n);
+            Some(answer)
         };
-        let done = timeout_at(deadline, asked).await;
+        let answer = timeout_at(deadline, asked).await.ok().flatten();
         close_politely(socket, Some(slot));
-        matches!(done, Ok(Some(true)))
+        answer
     }
 
     /// The version that decides how the node words things.
@@ -255,15 +272,19 @@ impl Node {
     /// further attempts for a while.
     pub async fn open(&self, key: &Partition, slot: Slot) -> Result<Opened, OpenError> {
         let deadline = Instant::now() + self.timeouts.connect;
+        let Some(user) = self.credentials.get(key.user) else {
+            // The last session of this user has gone, and with it the credential.
+            return Err(OpenError::Refused("NOAUTH Authentication required.".into()));
+        };
         let mut socket = self.dial().await?;
-        let user = self.credentials.get(key.user);
         let name = format!("weir:{}:{}", self.route, slot.kind().name());
         let mut handshake = Handshake::new(&HandshakeSpec {
-            credential: user.as_ref().and_then(|user| user.credential()),
+            credential: user.credential(),
             version: key.version,
             db: key.db,
             no_touch: key.no_touch,
             name: &name,
+            asks_id: slot.kind() == Kind::Blocking,
         });
         let outcome = match timeout_at(deadline, shake_hands(&mut socket, &mut handshake)).await {
             Ok(Ok(Ok(greeting))) => Ok(greeting.connection_id()),

@@ -211,6 +211,8 @@ pub struct Extra {
     pub answer: Option<Answer>,
     /// Why it will be closed, when that is already known.
     pub close_reason: Option<CloseReason>,
+    /// It has killed itself: closes behind the reply.
+    pub closes_when_answered: bool,
     /// Database to go back to if the server refuses the `SELECT` under way.
     pub previous_db: Option<u32>,
     /// When a refused client's socket is closed; microseconds.

@@ -1,19 +1,422 @@
-//! Placeholder: the real module is on its way and replaces this file whole.
+//! `CLIENT`: what Weir answers about its own clients (COMMANDS.md 1.2). The
+//! connections that Redis has are not theirs, so ids, names and lists are Weir's.
+
+use std::future::Future;
+
+use tokio::sync::oneshot;
+
+use super::client::{Answer, Flags, Until};
+use super::client_command::{
+    self, ClientCommand, LibraryInfo, NO_SUCH_CLIENT, PauseMode, ReplyMode, Tracking, UnblockReason,
+};
+use super::client_filter::{ClientFilter, ClientKind, no_such_user};
+use super::client_line::{ClientView, format_line};
 use super::dispatch::Row;
+use super::failure;
 use super::input::{Request, Step};
+use super::lanes::{LeaseWish, Patience};
+use super::pause::Pause;
+use super::proxy::Message;
+use super::registry::Kill;
+use super::transaction::silent_or;
 use super::worker::State;
-use crate::backend::Ticket;
-use crate::command::Command;
+use crate::backend::{Kind, Marks, Ticket};
+use crate::command::ServerVersion;
+use crate::metrics::{CloseReason, ErrorCause};
+use crate::resp::{self, Value, Version};
+
 impl State {
+    /// Any `CLIENT` subcommand, behind the replies that are due.
     pub(super) fn client_command(
         &mut self,
         ticket: Ticket,
-        _request: &Request<'_>,
-        _row: Row,
-        _command: &Command,
+        request: &Request<'_>,
+        row: Row,
         silent: bool,
     ) -> Step {
-        self.answer(ticket, b"+OK\r\n", silent)
+        let extra = self.sessions[ticket.slot as usize].extra.as_deref_mut();
+        if let Some(extra) = extra
+            && let Some(Answer::Reply(_)) = extra.answer
+            && let Some(Answer::Reply(reply)) = extra.answer.take()
+        {
+            let closes = extra.closes_when_answered;
+            let step = self.answer(ticket, &reply, silent);
+            if closes {
+                self.close_after_output(ticket, CloseReason::Killed);
+            }
+            return step;
+        }
+        let node = self.node_of(ticket);
+        let databases = node.facts().databases.unwrap_or(16);
+        let server = node.server_version();
+        let command = match client_command::parse(request, server, databases) {
+            Ok(command) => command,
+            Err(text) => {
+                return self.answer_error(ticket, &text, ErrorCause::Arguments, silent);
+            }
+        };
+        match command {
+            ClientCommand::Forward
+            | ClientCommand::Caching
+            | ClientCommand::TrackingInfo
+            | ClientCommand::GetRedir => self.forward_on_path(ticket, request, row, silent),
+            ClientCommand::Id => {
+                let id = self.sessions[ticket.slot as usize].id;
+                self.answer_value(ticket, &Value::integer(id as i64), silent)
+            }
+            ClientCommand::Info => {
+                let view = self.view(&self.sessions[ticket.slot as usize]);
+                let reply = lines(&[view], server, self.version_of(ticket));
+                self.answer(ticket, &reply, silent)
+            }
+            ClientCommand::List(filter) => self.list_clients(ticket, request, row, filter, silent),
+            ClientCommand::GetName => {
+                let name = &self.sessions[ticket.slot as usize].extra().name;
+                let value = match name.is_empty() {
+                    true => Value::null(),
+                    false => Value::bulk(name.clone()),
+                };
+                self.answer_value(ticket, &value, silent)
+            }
+            ClientCommand::Kill(filter) => self.kill_clients(ticket, request, row, filter, silent),
+            ClientCommand::KillAddress(address) => self.kill_address(ticket, &address),
+            ClientCommand::Reply(mode) => self.reply_mode(ticket, mode, silent),
+            ClientCommand::Tracking(tracking) => {
+                self.tracking(ticket, request, row, tracking, silent)
+            }
+            ClientCommand::Pause { milliseconds, mode } => {
+                self.pause_clients(ticket, request, row, (milliseconds, mode), silent)
+            }
+            ClientCommand::Unpause => {
+                let route = self.sessions[ticket.slot as usize].route;
+                let step = self.on_control(ticket, request, row, silent);
+                if step == Step::Taken {
+                    self.tell_pause(route, None);
+                }
+                step
+            }
+            ClientCommand::Unblock { id, reason } => self.unblock_client(ticket, id, reason),
+            change => {
+                self.change_client(ticket, change);
+                self.answer(ticket, b"+OK\r\n", silent)
+            }
+        }
     }
-    pub(super) fn tracking_answered(&mut self, _t: Ticket, _r: &[u8]) {}
+
+    /// What only changes what Weir remembers of the client.
+    fn change_client(&mut self, ticket: Ticket, change: ClientCommand) {
+        let session = &mut self.sessions[ticket.slot as usize];
+        match change {
+            ClientCommand::SetName(name) => session.extra().name = name,
+            ClientCommand::SetInfo(LibraryInfo::Name, name) => session.extra().lib_name = name,
+            ClientCommand::SetInfo(LibraryInfo::Version, text) => {
+                session.extra().lib_version = text;
+            }
+            ClientCommand::NoEvict(on) => session.extra().no_evict = on,
+            ClientCommand::NoTouch(on) => {
+                session.partition.no_touch = on;
+                session.flags.set(Flags::MOVED);
+            }
+            // `CAPA` announces what the library understands; nothing follows from it
+            // here, since Weir sends no redirects.
+            _ => {}
+        }
+    }
+
+    fn on_control(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        row: Row,
+        silent: bool,
+    ) -> Step {
+        match self.control_conn(ticket) {
+            Ok(conn) => {
+                let marks = silent_or(silent, row.marks());
+                let step = self.send_on(ticket, conn, request.frame, row.id, marks);
+                self.set_barrier(ticket);
+                step
+            }
+            Err(failure) => self.refuse(ticket, &failure, silent),
+        }
+    }
+
+    fn list_clients(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        row: Row,
+        filter: ClientFilter,
+        silent: bool,
+    ) -> Step {
+        if matches!(
+            filter.kind(),
+            Some(ClientKind::Primary | ClientKind::Replica)
+        ) {
+            // No replica connects through Weir: the node knows its own.
+            return self.on_control(ticket, request, row, silent);
+        }
+        let session = &self.sessions[ticket.slot as usize];
+        let (route, id) = (session.route, session.id);
+        let server = self.node_of(ticket).server_version();
+        let version = self.version_of(ticket);
+        let mut own = self.views(route);
+        let others = self.ask_others(|answer| Message::ListClients { route, answer });
+        self.answer_later(ticket, async move {
+            for other in others {
+                own.extend(other.await.unwrap_or_default());
+            }
+            own.retain(|client| filter.matches(client, id));
+            own.sort_by_key(|client| client.id);
+            lines(&own, server, version)
+        })
+    }
+
+    fn kill_clients(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        row: Row,
+        filter: ClientFilter,
+        silent: bool,
+    ) -> Step {
+        if matches!(
+            filter.kind(),
+            Some(ClientKind::Primary | ClientKind::Replica)
+        ) {
+            return self.on_control(ticket, request, row, silent);
+        }
+        let session = &self.sessions[ticket.slot as usize];
+        let (route, caller) = (session.route, session.id);
+        let kills_itself = filter.matches(&self.view(session), caller);
+        let (node, key) = (self.node_of(ticket), session.partition.clone());
+        let user = filter.user().map(<[u8]>::to_vec);
+        let kill = Kill { filter, caller };
+        let mut killed = self.kill(route, &kill) + usize::from(kills_itself);
+        let others = self.ask_others(|answer| Message::KillClients {
+            route,
+            kill: kill.clone(),
+            answer,
+        });
+        if kills_itself {
+            self.close_when_answered(ticket);
+        }
+        self.answer_later(ticket, async move {
+            for other in others {
+                killed += other.await.unwrap_or_default();
+            }
+            if killed == 0
+                && let Some(user) = user
+                && !node.has_user(&key, &user).await
+            {
+                return failure::error_line(no_such_user(&user));
+            }
+            format!(":{killed}\r\n").into_bytes()
+        })
+    }
+
+    fn kill_address(&mut self, ticket: Ticket, address: &[u8]) -> Step {
+        let session = &self.sessions[ticket.slot as usize];
+        let (route, caller) = (session.route, session.id);
+        let filter = ClientFilter::for_address(address);
+        let kills_itself = filter.matches(&self.view(session), caller);
+        let kill = Kill { filter, caller };
+        let mut killed = self.kill(route, &kill) + usize::from(kills_itself);
+        let others = self.ask_others(|answer| Message::KillClients {
+            route,
+            kill: kill.clone(),
+            answer,
+        });
+        if kills_itself {
+            self.close_when_answered(ticket);
+        }
+        self.answer_later(ticket, async move {
+            for other in others {
+                killed += other.await.unwrap_or_default();
+            }
+            match killed {
+                0 => failure::error_line(NO_SUCH_CLIENT),
+                _ => b"+OK\r\n".to_vec(),
+            }
+        })
+    }
+
+    /// The client that asked is among those it has killed: it gets its answer.
+    fn close_when_answered(&mut self, ticket: Ticket) {
+        let extra = self.sessions[ticket.slot as usize].extra();
+        extra.close_reason = Some(CloseReason::Killed);
+        extra.closes_when_answered = true;
+    }
+
+    /// `CLIENT REPLY`, in the order of requests.
+    fn reply_mode(&mut self, ticket: Ticket, mode: ReplyMode, silent: bool) -> Step {
+        let session = &mut self.sessions[ticket.slot as usize];
+        match mode {
+            ReplyMode::On => {
+                session.flags.clear(Flags::REPLY_OFF);
+                return self.answer(ticket, b"+OK\r\n", false);
+            }
+            ReplyMode::Off => session.flags.set(Flags::REPLY_OFF),
+            ReplyMode::Skip if !session.flags.any(Flags::REPLY_OFF) => {
+                session.flags.set(Flags::SKIP_NEXT);
+            }
+            ReplyMode::Skip => {}
+        }
+        self.answer(ticket, b"", silent)
+    }
+
+    /// `CLIENT TRACKING`: the node keeps a table by connection, so the client holds
+    /// one for as long as tracking is on.
+    fn tracking(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        row: Row,
+        tracking: Tracking,
+        silent: bool,
+    ) -> Step {
+        if tracking.redirect.is_some() {
+            return self.answer_error(
+                ticket,
+                "ERR weir: CLIENT TRACKING with REDIRECT is not supported; use RESP3, where \
+                 invalidations come on the same connection",
+                ErrorCause::NotSupported,
+                silent,
+            );
+        }
+        if !tracking.on && self.sessions[ticket.slot as usize].lease().is_none() {
+            return self.forward_on_path(ticket, request, row, silent);
+        }
+        match self.wish_lease(ticket, Kind::Lease, Until::Closed, Patience::InLine) {
+            LeaseWish::Held(conn) => {
+                self.conns[conn as usize].dirty = true;
+                self.sessions[ticket.slot as usize].extra().asked =
+                    request.args().iter().map(|arg| arg.to_vec()).collect();
+                let marks = silent_or(silent, row.marks().with(Marks::WHOLE));
+                let step = self.send_on(ticket, conn, request.frame, row.id, marks);
+                self.set_barrier(ticket);
+                step
+            }
+            LeaseWish::Waits => Step::Wait,
+            LeaseWish::Refused(reply) => self.answer(ticket, &reply, silent),
+            LeaseWish::NotAtOnce => unreachable!("tracking waits in line"),
+        }
+    }
+
+    /// The node's answer to `CLIENT TRACKING`.
+    pub(super) fn tracking_answered(&mut self, ticket: Ticket, reply: &[u8]) {
+        let extra = self.sessions[ticket.slot as usize].extra();
+        let asked = std::mem::take(&mut extra.asked);
+        let on = asked
+            .get(2)
+            .is_some_and(|arg| arg.eq_ignore_ascii_case(b"on"));
+        if reply.first() == Some(&b'+') {
+            extra.tracking = on;
+        }
+        if !extra.tracking
+            && let Some(lease) = &mut extra.lease
+        {
+            // Nothing is tracked: the lease goes with this reply, unless the client
+            // holds it for something else as well.
+            lease.until = match extra.subscriptions.is_empty() {
+                true => Until::Reply,
+                false => Until::Unsubscribed,
+            };
+        }
+        self.refresh_special(ticket);
+    }
+
+    fn pause_clients(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        row: Row,
+        (milliseconds, mode): (i64, PauseMode),
+        silent: bool,
+    ) -> Step {
+        let route = self.sessions[ticket.slot as usize].route;
+        let step = self.on_control(ticket, request, row, silent);
+        if step == Step::Taken {
+            let micros = u64::try_from(milliseconds)
+                .unwrap_or(0)
+                .saturating_mul(1000);
+            let until = self.clock.now().saturating_add(micros);
+            self.tell_pause(
+                route,
+                Some(Pause {
+                    until,
+                    all: mode == PauseMode::All,
+                }),
+            );
+        }
+        step
+    }
+
+    fn unblock_client(&mut self, ticket: Ticket, id: i64, reason: UnblockReason) -> Step {
+        let id = u64::try_from(id).unwrap_or(0);
+        let error = reason == UnblockReason::Error;
+        let (answer, own) = oneshot::channel();
+        self.unblock(id, error, answer);
+        let others = self.ask_others(|answer| Message::Unblock { id, error, answer });
+        self.answer_later(ticket, async move {
+            let mut found = own.await.unwrap_or(false);
+            for other in others {
+                found |= other.await.unwrap_or(false);
+            }
+            format!(":{}\r\n", u8::from(found)).into_bytes()
+        })
+    }
+
+    /// Asks every other worker the same.
+    fn ask_others<T>(
+        &self,
+        message: impl Fn(oneshot::Sender<T>) -> Message,
+    ) -> Vec<oneshot::Receiver<T>> {
+        (0..self.proxy.workers())
+            .filter(|&worker| worker != self.index)
+            .map(|worker| {
+                let (answer, receiver) = oneshot::channel();
+                self.proxy.send(worker, message(answer));
+                receiver
+            })
+            .collect()
+    }
+
+    /// The command at the front is answered when this is done; the session waits.
+    fn answer_later(
+        &mut self,
+        ticket: Ticket,
+        reply: impl Future<Output = Vec<u8>> + 'static,
+    ) -> Step {
+        self.sessions[ticket.slot as usize]
+            .flags
+            .set(Flags::WAITING);
+        let worker = self.worker();
+        tokio::task::spawn_local(async move {
+            let reply = reply.await;
+            worker.enter(|state| {
+                if let Some(session) = state.session(ticket) {
+                    session.extra().answer = Some(Answer::Reply(reply));
+                    session.flags.clear(Flags::WAITING);
+                    state.make_ready(ticket);
+                }
+            });
+        });
+        Step::Wait
+    }
+}
+
+/// The lines of `CLIENT LIST` as a reply.
+fn lines(clients: &[ClientView], server: ServerVersion, version: Version) -> Vec<u8> {
+    let text: String = clients
+        .iter()
+        .map(|client| format_line(client, server))
+        .collect();
+    let value = match version {
+        Version::Resp3 => Value::verbatim_txt(text),
+        Version::Resp2 => Value::bulk(text),
+    };
+    let mut reply = Vec::new();
+    resp::encode(&value, version, &mut reply);
+    reply
 }

@@ -159,6 +159,18 @@ impl ClientFilter {
         self
     }
 
+    /// The client with this address: `CLIENT KILL address`.
+    pub fn for_address(address: &[u8]) -> Self {
+        let what = What::Addr(address.to_vec());
+        Self {
+            criteria: vec![Criterion {
+                negated: false,
+                what,
+            }],
+            skip_me: false,
+        }
+    }
+
     /// Whether the filter lets this client pass, asked by the client `caller`.
     pub fn matches(&self, client: &ClientView, caller: u64) -> bool {
         !(self.skip_me && client.id == caller)

@@ -42,7 +42,7 @@ impl State {
             Local::Hello => self.hello(ticket, request, silent),
             Local::Auth => self.auth(ticket, request, silent),
             Local::Select => self.select(ticket, request, row, silent),
-            Local::Client => self.client_command(ticket, request, row, command, silent),
+            Local::Client => self.client_command(ticket, request, row, silent),
             Local::Quit => self.quit(ticket, silent),
             Local::Reset => {
                 let flags = self.sessions[ticket.slot as usize].flags;

@@ -283,12 +283,8 @@ fn expired(conn: &Conn, now: u64, (plain, slow): (u64, u64)) -> Vec<usize> {
             places.push(place);
             continue;
         }
-        if !entry.marks.any(Marks::SLOW.with(Marks::UNTIMED)) && places.is_empty() {
-            // Arrivals are in order: if the first with the short deadline is in time,
-            // so are those behind it.
-            break;
-        }
         if now.saturating_sub(entry.at) < plain.min(slow) {
+            // Arrivals are in order: those behind it are in time as well.
             break;
         }
         unexpired.push(entry.to);

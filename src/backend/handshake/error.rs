@@ -44,6 +44,8 @@ pub enum Step {
     Auth,
     /// `CLIENT SETNAME`.
     SetName,
+    /// `CLIENT ID`.
+    Id,
     /// `SELECT`.
     Select,
     /// `CLIENT NO-TOUCH ON`.
@@ -56,6 +58,7 @@ impl Step {
         match self {
             Step::Hello => "HELLO",
             Step::Auth => "AUTH",
+            Step::Id => "CLIENT ID",
             Step::SetName => "CLIENT SETNAME",
             Step::Select => "SELECT",
             Step::NoTouch => "CLIENT NO-TOUCH",
