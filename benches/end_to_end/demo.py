@@ -15,7 +15,7 @@ def main():
     parser.add_argument("--clients", type=int, default=2000)
     parser.add_argument("--maxclients", type=int, default=64, help="what Redis allows")
     options = parser.parse_args()
-    weir = products(TARGET / "release/weir", [])["Weir"]
+    weir = products(TARGET / "release/weir")["Weir"]
     print(f"\n{options.clients:,} clients connect, each writes a key of its own and reads it back, "
           f"five times;\nnobody leaves before the end. Redis allows {options.maxclients} connections.\n")
     with redis(ALL_CORES, "--maxclients", str(options.maxclients)) as (redis_port, _):

@@ -12,14 +12,26 @@ import time
 
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target"))
-FD_LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+# As many descriptors as there may be, but no more than anything here needs.
+FD_LIMIT = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 40_000)
 
 # Every Redis and every proxy runs on its own defaults but for what it must be told:
 # where to listen, where Redis is, how many threads, and to allow enough clients.
+WEIR = """
+[process]
+workers = {threads}
+max_clients = {clients}
+[admin]
+listen = "127.0.0.1:{other}"
+[route.main]
+listen = "127.0.0.1:{port}"
+backend = "127.0.0.1:{redis}"
+"""
+
 HAPROXY = """
 global
     nbthread {threads}
-    maxconn {half_the_descriptors}
+    maxconn {clients}
 defaults
     mode tcp
     timeout connect 5s
@@ -76,13 +88,16 @@ class Product:
         self.descriptors_per_client = descriptors_per_client
         self.version = version
 
+    def most_clients(self):
+        return min(16_000, (FD_LIMIT - 1_500) // self.descriptors_per_client)
+
     @contextlib.contextmanager
     def running(self, redis_port, threads, cores):
         """Yields `(port, pid)`."""
         port = free_port()
         with tempfile.TemporaryDirectory() as directory:
             values = {"port": port, "redis": redis_port, "threads": threads, "other": free_port(),
-                      "half_the_descriptors": FD_LIMIT // 2 - 200, "config": f"{directory}/config.yaml"}
+                      "clients": self.most_clients(), "config": f"{directory}/config.yaml"}
             if self.config:
                 pathlib.Path(values["config"]).write_text(self.config.format(**values))
             command = [part.format(**values) for part in self.command]
@@ -90,12 +105,11 @@ class Product:
                 yield port, pid
 
 
-def products(weir, weir_arguments):
+def products(weir):
     """By name, in the order of the table."""
     envoy = PROJECT / "target/bench/venv/bin/envoy"
     known = [
-        Product("Weir", [str(weir), "--listen", "127.0.0.1:{port}", "--backend", "127.0.0.1:{redis}",
-                         "--workers", "{threads}", *weir_arguments], version=[str(weir), "--version"]),
+        Product("Weir", [str(weir), "--config", "{config}"], WEIR, version=[str(weir), "--version"]),
         Product("HAProxy", [find("haproxy"), "-f", "{config}"], HAPROXY, 2, [find("haproxy"), "-v"]),
         Product("twemproxy", [find("nutcracker"), "-c", "{config}", "-a", "127.0.0.1", "-s", "{other}",
                               "-o", "/dev/null"], TWEMPROXY, version=[find("nutcracker"), "-V"]),

@@ -19,7 +19,7 @@ from scenarios import SCENARIOS, Bench
 def main():
     options = arguments()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    known = products(options.weir, options.weir_args.split())
+    known = products(options.weir)
     wanted = [known[name] for name in known if not options.products or name in options.products]
     results, faults = measure(options, wanted)
     names = [report.DIRECT] + [product.name for product in wanted]
@@ -47,7 +47,6 @@ def arguments():
                         help="only these (Weir HAProxy twemproxy Envoy); Redis itself always")
     parser.add_argument("--weir", type=pathlib.Path, default=TARGET / "release/weir",
                         help="another binary than the one just built")
-    parser.add_argument("--weir-args", default="", help="more arguments for Weir")
     return parser.parse_args()
 
 

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 
-from products import FD_LIMIT, TARGET, redis
+from products import TARGET, redis
 
 LOADGEN = str(TARGET / "release/loadgen")
 ALL_CORES = os.sched_getaffinity(0)
@@ -103,8 +103,7 @@ def idle(bench):
     many as the limit on descriptors allows it."""
     if bench.product is None:
         return {}
-    per_client = bench.product.descriptors_per_client
-    clients = min(15_000, (FD_LIMIT - 500) // per_client)
+    clients = min(15_000, bench.product.most_clients())
     with bench.setup(pinned=False) as (port, _, _, pid):
         before = resident_bytes(pid)
         command = [LOADGEN, "idle", "--target", f"127.0.0.1:{port}", "--clients", str(clients)]

@@ -127,7 +127,8 @@ def run_unit(side, unit, lane, options):
             port = free_port()
             log = open(options.work / "logs" / f"weir-{unit.replace('/', '-')}.weir.log", "w")
             processes.append(subprocess.Popen(
-                [options.weir, "--listen", f"127.0.0.1:{port}", "--backend", f"127.0.0.1:{redis_port}"],
+                [options.weir, "--listen", f"127.0.0.1:{port}", "--backend", f"127.0.0.1:{redis_port}",
+                 "--admin", "off"],
                 stdout=log, stderr=log))
             wait_for(port, processes[-1])
         started = time.monotonic()
