@@ -18,7 +18,8 @@ def main():
     weir = products(TARGET / "release/weir")["Weir"]
     print(f"\n{options.clients:,} clients connect, each writes a key of its own and reads it back, "
           f"five times;\nnobody leaves before the end. Redis allows {options.maxclients} connections.\n")
-    with redis(ALL_CORES, "--maxclients", str(options.maxclients)) as (redis_port, _):
+    # One more, for the connection that counts the others.
+    with redis(ALL_CORES, "--maxclients", str(options.maxclients + 1)) as (redis_port, _):
         columns = [("straight to Redis", crowd(options, redis_port, redis_port))]
         with weir.running(redis_port, len(ALL_CORES), ALL_CORES) as (port, _):
             columns.append(("through Weir", crowd(options, port, redis_port)))
