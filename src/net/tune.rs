@@ -27,6 +27,9 @@ pub struct TuneOptions {
 /// What the kernel says, which is that the client has gone already.
 pub fn tune_client(stream: &impl AsFd, options: &TuneOptions) -> io::Result<()> {
     let socket = SockRef::from(stream);
+    // The standard library accepts sockets that block, and with one of those a client
+    // that does not read would stop its whole worker.
+    socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(options.nodelay)?;
     set_keepalive(&socket, options.keepalive)
 }
