@@ -92,6 +92,17 @@ fn request(rng: &mut Rng, out: &mut Vec<u8>) {
             b"*0\r\n",
             b"*-1\r\n",
         ])),
+        // At the limits and just beyond; the argument itself seldom follows.
+        1 => out.extend_from_slice(rng.pick(&[
+            &b"*10\r\n"[..],
+            b"*11\r\n",
+            b"*1048576\r\n",
+            b"*1048577\r\n",
+            b"*1\r\n$16384\r\n",
+            b"*1\r\n$16385\r\n",
+            b"*1\r\n$1048576\r\n",
+            b"*1\r\n$1048577\r\n",
+        ])),
         _ => {
             let args: Vec<Vec<u8>> = (0..rng.below(12) + 1).map(|_| bytes(rng)).collect();
             weir::resp::encode_command(&args, out);
@@ -136,7 +147,7 @@ fn reply(rng: &mut Rng, out: &mut Vec<u8>, depth: usize) {
             let content: &[u8] = match kind {
                 b':' => b"-12",
                 b'_' => b"",
-                b',' => rng.pick(&[&b"1.5"[..], b"inf", b"-inf", b"nan", b"-0", b"1e300"]),
+                b',' => rng.pick(&[&b"1.5"[..], b"inf", b"-inf", b"nan", b"-1.5", b"1e300"]),
                 b'#' => b"t",
                 b'(' => b"123456789012345678901234567890",
                 _ => rng.pick(&[

@@ -188,6 +188,13 @@ fn resp3_reply(all: bool) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Without -0, which the oracle's maps take sometimes for 0 and sometimes not: it hashes them
+/// apart and compares them as equal.
+fn double() -> impl Strategy<Value = f64> {
+    let any = any::<f64>().prop_map(|number| if number == 0.0 { 0.0 } else { number });
+    prop_oneof![any, Just(f64::INFINITY), Just(f64::NEG_INFINITY)]
+}
+
 fn attributes(some: bool) -> BoxedStrategy<Option<OwnedAttributes>> {
     if !some {
         return Just(None).boxed();
@@ -220,10 +227,7 @@ fn scalar3(all: bool) -> BoxedStrategy<OwnedFrame> {
             .prop_map(|(data, attributes)| OwnedFrame::BlobString { data, attributes }),
         (any::<bool>(), attributes(all))
             .prop_map(|(data, attributes)| OwnedFrame::Boolean { data, attributes }),
-        (
-            prop_oneof![any::<f64>(), Just(f64::INFINITY), Just(-0.0)],
-            attributes(all)
-        )
+        (double(), attributes(all))
             .prop_map(|(data, attributes)| OwnedFrame::Double { data, attributes }),
         ("-?[1-9][0-9]{0,40}", attributes(all)).prop_map(|(digits, attributes)| {
             OwnedFrame::BigNumber {

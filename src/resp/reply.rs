@@ -399,7 +399,7 @@ fn whole_scalar(rest: &[u8]) -> Option<usize> {
 #[inline]
 fn behind_line(text: &[u8]) -> Option<usize> {
     /// Most lines are shorter than this; calling memchr costs more than looking.
-    const SHORT: usize = 24;
+    const SHORT: usize = 12;
 
     let mut previous = 0;
     for (at, &byte) in text.iter().take(SHORT).enumerate() {
