@@ -4,7 +4,9 @@ mod support;
 
 use std::net::TcpStream;
 
-use support::{ConnectionWatch, RawClient, RedisServer, ReservedPort, reply_length, wait_until};
+use support::{
+    ConnectionWatch, RawClient, RedisServer, ReservedPort, WeirProcess, reply_length, wait_until,
+};
 
 #[test]
 fn a_reserved_port_refuses_until_a_server_takes_it() {
@@ -121,4 +123,32 @@ fn a_reply_ends_where_its_last_value_ends() {
             reply.escape_ascii()
         );
     }
+}
+
+#[test]
+fn a_weir_serves_says_what_it_counts_and_ends_when_told() {
+    let redis = RedisServer::start();
+    let mut weir = WeirProcess::with_args(&redis, &["--workers", "1"]);
+    let watch = ConnectionWatch::start(&redis);
+    weir.client().expect_command(&["SET", "k", "v"], "+OK\r\n");
+    assert_eq!(redis.command(&["GET", "k"]), b"$1\r\nv\r\n");
+    assert!(
+        watch.assert_at_most(64).max >= 1,
+        "nothing but Weir can have written the key"
+    );
+    assert_eq!(weir.get("/healthz").0, 200);
+    assert_eq!(weir.metric("weir_no_such_metric", &[]), 0.0);
+    assert!(weir.resident_bytes() > 1024 * 1024);
+    assert!(weir.terminate().success());
+}
+
+#[test]
+fn a_weir_takes_a_config_file() {
+    let redis = RedisServer::start();
+    let weir = WeirProcess::with_config(
+        &redis,
+        "[admin]\nlisten = \"{admin}\"\n[route.main]\nlisten = \"{listen}\"\nbackend = \"{backend}\"\n",
+    );
+    weir.client().expect_command(&["PING"], "+PONG\r\n");
+    assert_eq!(weir.get("/healthz").0, 200);
 }
