@@ -1,8 +1,9 @@
 //! A request whose bytes come in pieces.
 
 use super::number::whole_length;
-use super::request::{ARG_LEN_MIN, HeaderLine, LINE_MAX};
-use super::{ProtocolError, RequestLimits};
+use super::request::ARG_LEN_MIN;
+use super::request_header::HeaderLine;
+use super::{LINE_MAX, ProtocolError, RequestLimits};
 
 /// Follows one request through the pieces it arrives in, keeping none of them.
 ///

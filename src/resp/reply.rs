@@ -1,8 +1,9 @@
 //! Where a reply ends.
 
-use std::fmt;
-
-use super::number::{Decimal, whole_length};
+use super::ReplyError;
+use super::number::whole_length;
+use super::reply_header::{Length, ReplyHeader};
+use super::reply_scalar::{behind_line, whole_scalar};
 
 /// How many aggregates may be open within each other. Redis nests a few, what a
 /// script returns perhaps some dozen; beyond this the peer is not to be trusted.
@@ -38,40 +39,14 @@ pub struct ReplyFed {
     pub complete: bool,
 }
 
-/// Why replies cannot be framed any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReplyError {
-    /// No value begins with this byte, or not here.
-    UnknownType {
-        /// The byte that was found.
-        got: u8,
-    },
-    /// What stands behind this type byte is not a length it can have.
-    InvalidLength {
-        /// The byte that names the type.
-        kind: u8,
-    },
-    /// A header or a string is not followed by CRLF.
-    MissingLineEnd,
-    /// More than [`DEPTH_MAX`] aggregates within each other.
-    TooDeep,
-    /// The end of a streamed aggregate where none is open, or between a key and
-    /// its value.
-    UnexpectedStreamEnd,
-}
-
 /// What the next byte belongs to.
 #[derive(Clone, Copy, Debug, Default)]
 enum State {
     /// The first byte of a value.
     #[default]
     Type,
-    /// What is behind a type byte, up to its CR: a number or a lone `?`.
-    Header {
-        kind: u8,
-        number: Decimal,
-        streamed: bool,
-    },
+    /// What is behind a type byte, up to its CR.
+    Header(ReplyHeader),
     /// The newline of a header.
     HeaderEnd { kind: u8, length: Length },
     /// A line without a length, up to CRLF.
@@ -82,14 +57,6 @@ enum State {
     BulkEnd { seen_cr: bool, chunk: bool },
     /// The first byte of the next chunk of a streamed string.
     Chunk,
-}
-
-/// What a header says about the size of its value.
-#[derive(Clone, Copy, Debug)]
-enum Length {
-    Of(u64),
-    Null,
-    Streamed,
 }
 
 /// One open aggregate.
@@ -189,12 +156,14 @@ impl ReplyScanner {
     fn step(&mut self, rest: &[u8]) -> Result<(usize, Reply), ReplyError> {
         match self.state {
             State::Type => self.value(rest),
-            State::Header {
-                kind,
-                number,
-                streamed,
-            } => {
-                self.state = header_byte(kind, number, streamed, rest[0])?;
+            State::Header(mut header) => {
+                self.state = match header.push(rest[0])? {
+                    Some(length) => State::HeaderEnd {
+                        kind: header.kind,
+                        length,
+                    },
+                    None => State::Header(header),
+                };
                 Ok((1, Reply::GoesOn))
             }
             State::HeaderEnd { kind, length } => match rest[0] {
@@ -232,7 +201,7 @@ impl ReplyScanner {
                 _ => Err(ReplyError::MissingLineEnd),
             },
             State::Chunk if rest[0] == b';' => {
-                self.state = new_header(b';');
+                self.state = State::Header(ReplyHeader::new(b';'));
                 Ok((1, Reply::GoesOn))
             }
             State::Chunk => Err(ReplyError::UnknownType { got: rest[0] }),
@@ -250,9 +219,9 @@ impl ReplyScanner {
                 if let Some((len, consumed)) = whole_length(rest, 1) {
                     return Ok((consumed, self.begin(kind, Length::Of(len))?));
                 }
-                self.state = new_header(kind);
+                self.state = State::Header(ReplyHeader::new(kind));
             }
-            b'.' => self.state = new_header(b'.'),
+            b'.' => self.state = State::Header(ReplyHeader::new(b'.')),
             b'+' | b'-' | b':' | b',' | b'_' | b'#' | b'(' => {
                 self.state = State::Line { seen_cr: false };
             }
@@ -371,122 +340,6 @@ impl ReplyScanner {
         }
     }
 }
-
-/// The length of the value at the start of `rest` if it is no aggregate, wholly
-/// there and as Redis sends it. `None` leaves it to the careful path.
-#[inline(always)]
-fn whole_scalar(rest: &[u8]) -> Option<usize> {
-    match rest.first()? {
-        b'$' => match whole_length(rest, 1) {
-            Some((len, start)) => {
-                let end = start as u64 + len + 2;
-                if end > rest.len() as u64 {
-                    return None;
-                }
-                let end = end as usize;
-                (rest[end - 2..end] == *b"\r\n").then_some(end)
-            }
-            None => rest.starts_with(b"$-1\r\n").then_some(5),
-        },
-        b'+' | b'-' | b':' | b',' | b'_' | b'#' | b'(' => {
-            behind_line(&rest[1..]).map(|len| len + 1)
-        }
-        _ => None,
-    }
-}
-
-/// The position behind the first CRLF.
-#[inline]
-fn behind_line(text: &[u8]) -> Option<usize> {
-    /// Most lines are shorter than this; calling memchr costs more than looking.
-    const SHORT: usize = 12;
-
-    let mut previous = 0;
-    for (at, &byte) in text.iter().take(SHORT).enumerate() {
-        if byte == b'\n' && previous == b'\r' {
-            return Some(at + 1);
-        }
-        previous = byte;
-    }
-    behind_long_line(text, SHORT)
-}
-
-#[cold]
-fn behind_long_line(text: &[u8], seen: usize) -> Option<usize> {
-    let unseen = text.get(seen..)?;
-    memchr::memchr_iter(b'\n', unseen)
-        .map(|newline| seen + newline)
-        .find(|&newline| newline > 0 && text[newline - 1] == b'\r')
-        .map(|newline| newline + 1)
-}
-
-fn new_header(kind: u8) -> State {
-    State::Header {
-        kind,
-        number: Decimal::default(),
-        streamed: false,
-    }
-}
-
-/// Takes one byte of a header behind its type byte.
-fn header_byte(
-    kind: u8,
-    mut number: Decimal,
-    streamed: bool,
-    byte: u8,
-) -> Result<State, ReplyError> {
-    let wrong = ReplyError::InvalidLength { kind };
-    match byte {
-        b'\r' => {
-            let length = header_length(kind, number, streamed).ok_or(wrong)?;
-            Ok(State::HeaderEnd { kind, length })
-        }
-        b'?' if number.is_empty() && !streamed => Ok(State::Header {
-            kind,
-            number,
-            streamed: true,
-        }),
-        _ => {
-            number.push(byte);
-            if number.is_bad() || streamed || kind == b'.' {
-                return Err(wrong);
-            }
-            Ok(State::Header {
-                kind,
-                number,
-                streamed,
-            })
-        }
-    }
-}
-
-/// What a header of this kind may say.
-fn header_length(kind: u8, number: Decimal, streamed: bool) -> Option<Length> {
-    match (kind, number.value()) {
-        (b'.', None) if !streamed => Some(Length::Of(0)),
-        (b'$' | b'*' | b'~' | b'%', None) if streamed => Some(Length::Streamed),
-        (b'$' | b'*', Some(-1)) => Some(Length::Null),
-        (_, Some(len)) => u64::try_from(len).ok().map(Length::Of),
-        _ => None,
-    }
-}
-
-impl fmt::Display for ReplyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |byte: u8| std::ascii::escape_default(byte);
-        match *self {
-            Self::UnknownType { got } => write!(f, "no reply type begins with '{}'", shown(got)),
-            Self::InvalidLength { kind } => {
-                write!(f, "invalid length behind '{}'", shown(kind))
-            }
-            Self::MissingLineEnd => f.write_str("CRLF is missing"),
-            Self::TooDeep => f.write_str("nested too deep"),
-            Self::UnexpectedStreamEnd => f.write_str("end of a stream that is not open"),
-        }
-    }
-}
-
-impl std::error::Error for ReplyError {}
 
 #[cfg(test)]
 mod tests {
