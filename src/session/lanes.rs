@@ -518,6 +518,7 @@ impl State {
                 generation: 0,
             });
             connection.progress_at = self.clock.now();
+            connection.streaming = false;
             if let Some(slot) = &connection.slot {
                 slot.set_idle(Instant::now());
             }

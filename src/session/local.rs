@@ -38,6 +38,7 @@ impl State {
             self.count_error(ticket, ErrorCause::Arguments);
             return step;
         }
+        self.sessions[ticket.slot as usize].command = row.id;
         match local {
             Local::Hello => self.hello(ticket, request, silent),
             Local::Auth => self.auth(ticket, request, silent),
