@@ -237,6 +237,8 @@ pub struct Lease {
     pub conn: u32,
     /// Until when it is held.
     pub until: Until,
+    /// It has just been opened; what it is for has still to be sent.
+    pub fresh: bool,
     /// Since when its client has left it idle, in microseconds.
     pub idle_since: u64,
 }

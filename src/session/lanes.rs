@@ -361,13 +361,14 @@ impl State {
         }
         if let Some(lease) = &mut extra.lease {
             lease.until = until;
+            lease.fresh = false;
             return LeaseWish::Held(lease.conn);
         }
         let lane = self.lane_of(ticket);
         if matches!(kind, Kind::Lease | Kind::Blocking)
             && let Some(conn) = self.idle_lease(lane, kind)
         {
-            self.hold(ticket, conn, until);
+            self.hold(ticket, conn, until, false);
             return LeaseWish::Held(conn);
         }
         let node = self.fronts[self.lanes[lane as usize].route as usize]
@@ -399,7 +400,7 @@ impl State {
         Some(idle.swap_remove(place))
     }
 
-    fn hold(&mut self, ticket: Ticket, conn: u32, until: Until) {
+    fn hold(&mut self, ticket: Ticket, conn: u32, until: Until, fresh: bool) {
         let now = self.clock.now();
         let connection = &mut self.conns[conn as usize];
         connection.mode = Mode::Exclusive(ticket);
@@ -411,6 +412,7 @@ impl State {
         session.extra().lease = Some(Lease {
             conn,
             until,
+            fresh,
             idle_since: now,
         });
         let metrics = &self.fronts[session.route as usize].metrics;
@@ -465,7 +467,7 @@ impl State {
                 let lane = self.find_lane(lane.0, lane.1);
                 let conn = self.add_conn(kind, lane);
                 self.opened(conn, Ok(opened));
-                self.hold(ticket, conn.slot, until);
+                self.hold(ticket, conn.slot, until, true);
             }
             Ok(opened) => close_politely(opened.socket, Some(opened.slot)),
             Err(failure) => {

@@ -328,6 +328,7 @@ impl State {
         };
         lease.idle_since = now;
         let done = match lease.until {
+            _ if lease.fresh => false,
             Until::Reply => true,
             Until::Unsubscribed => extra.subscriptions.is_empty() && !extra.tracking,
             Until::Transaction | Until::Closed => false,
