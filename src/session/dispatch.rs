@@ -376,7 +376,7 @@ impl State {
         self.sessions[ticket.slot as usize].partition.version
     }
 
-    fn is_monitoring(&self, ticket: Ticket) -> bool {
+    pub(super) fn is_monitoring(&self, ticket: Ticket) -> bool {
         let session = &self.sessions[ticket.slot as usize];
         session.flags.any(Flags::SPECIAL)
             && session

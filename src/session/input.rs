@@ -3,7 +3,7 @@
 use super::client::{Flags, HALTED};
 use super::failure;
 use super::worker::State;
-use crate::backend::{Kind, Ticket};
+use crate::backend::{Kind, Mode, Ticket};
 use crate::metrics::{CloseReason, ErrorCause};
 use crate::resp::{self, RequestLimits, Scan, Span};
 
@@ -273,39 +273,45 @@ impl State {
         None
     }
 
-    /// The client will send nothing more. What it has asked for is answered, unless
-    /// it waits for what it can no longer take.
+    /// The client will send nothing more.
     pub(super) fn on_end_of_input(&mut self, ticket: Ticket) {
-        let Some(session) = self.session(ticket) else {
-            return;
-        };
-        session.flags.set(Flags::EOF);
-        let uploading = session.flags.any(Flags::UPLOADING.with(Flags::TUNNEL));
-        let listening = session.extra.as_ref().is_some_and(|extra| {
-            extra.tracking || extra.monitoring || !extra.subscriptions.is_empty()
-        });
-        if uploading || listening {
-            return self.close(ticket.slot, CloseReason::ByClient);
+        if let Some(session) = self.session(ticket) {
+            session.flags.set(Flags::EOF);
+            self.wind_down(ticket);
         }
-        if session.in_flight > 0
-            && let Some(conn) = session.lease()
-            && self.conns[conn as usize].kind == Kind::Blocking
-        {
-            // Redis serves a blocked client that has half-closed if it can at once, and
-            // forgets it if not; it has to see the same here to decide the same.
-            self.conns[conn as usize].half_closing = true;
-            self.mark_dirty(conn);
-        }
-        self.finish_if_done(ticket);
     }
 
-    /// Closes a client that has said all and been told all.
-    pub(super) fn finish_if_done(&mut self, ticket: Ticket) {
+    /// A client that has said all is answered and closed. What waits for something
+    /// that has not happened is forgotten, as in Redis.
+    pub(super) fn wind_down(&mut self, ticket: Ticket) {
         let Some(session) = self.session(ticket) else {
             return;
         };
-        if session.flags.any(Flags::EOF) && session.in_flight == 0 && !session.flags.any(HALTED) {
-            self.close_after_output(ticket, CloseReason::ByClient);
+        let flags = session.flags;
+        if flags.any(Flags::UPLOADING.with(Flags::PAUSED)) {
+            return self.close(ticket.slot, CloseReason::ByClient);
+        }
+        if session.in_flight == 0
+            && !flags.any(HALTED.with(Flags::TUNNEL))
+            && !self.is_monitoring(ticket)
+        {
+            return self.close_after_output(ticket, CloseReason::ByClient);
+        }
+        self.half_close_lease(ticket);
+    }
+
+    /// Redis answers a client that has half-closed if it can do so at once, and
+    /// forgets it if not; it has to see the same here to decide the same.
+    fn half_close_lease(&mut self, ticket: Ticket) {
+        let Some(lease) = self.sessions[ticket.slot as usize].lease() else {
+            return;
+        };
+        let conn = &mut self.conns[lease as usize];
+        let waits = conn.kind == Kind::Blocking && !conn.in_flight.is_empty();
+        if !conn.half_closing && (waits || matches!(conn.mode, Mode::Raw(_))) {
+            conn.half_closing = true;
+            conn.dirty = true;
+            self.mark_dirty(lease);
         }
     }
 }

@@ -212,12 +212,12 @@ impl State {
         // What was subscribed, tracked or tunnelled cannot be told that it is
         // gone; closing makes the library build it again.
         if stateful
-            || flags.any(Flags::EOF)
+            || flags.any(Flags::EOF) && !conn.in_flight.is_empty()
             || flags.any(Flags::TUNNEL.with(Flags::UPLOADING))
             || (conn.head_started() && !conn.in_flight.is_empty())
             || self.closes_on_loss(route)
         {
-            return self.close(owner.slot, CloseReason::BackendLost);
+            return self.close_after_output(owner, CloseReason::BackendLost);
         }
         if let Transaction::OnLease { open, watching, .. } = transaction
             && !conn

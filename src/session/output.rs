@@ -173,7 +173,12 @@ impl State {
         if session.flags.any(Flags::READ_PAUSED) && !self.must_hold_back(ticket) {
             self.read_again(ticket);
         }
-        self.finish_if_done(ticket);
+        if self
+            .session(ticket)
+            .is_some_and(|session| session.flags.any(Flags::EOF))
+        {
+            self.wind_down(ticket);
+        }
     }
 
     fn must_hold_back(&mut self, ticket: Ticket) -> bool {

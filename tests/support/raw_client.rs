@@ -126,6 +126,14 @@ impl RawClient {
         );
     }
 
+    /// Reads whatever there is, waiting for at least one byte; nothing means that the peer closed.
+    pub fn read_some(&mut self) -> io::Result<Vec<u8>> {
+        if self.unread.is_empty() {
+            self.read_more()?;
+        }
+        Ok(std::mem::take(&mut self.unread))
+    }
+
     /// Reads one whole reply (RESP2 or RESP3, a push counts as one) and returns its bytes.
     pub fn read_reply(&mut self) -> Vec<u8> {
         self.try_read_reply().unwrap_or_else(|error| {
