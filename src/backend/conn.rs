@@ -25,11 +25,12 @@ const STREAM_FROM: usize = 16 * 1024;
 
 /// Where replies go. One call per run of replies to the same caller.
 pub trait Sink {
-    /// `count` whole replies for a session, contiguous in `bytes`; the oldest
-    /// of their requests arrived at `at`.
-    fn replies(&mut self, to: Ticket, bytes: &[u8], count: u32, at: u64);
+    /// `count` whole replies for a session, contiguous in `bytes`.
+    fn replies(&mut self, to: Ticket, bytes: &[u8], count: u32);
     /// Bytes for another worker that has lent its commands to this connection.
     fn link(&mut self, to: Ticket, bytes: &[u8]);
+    /// `count` replies came `micros` microseconds after their requests were written.
+    fn took(&mut self, micros: u64, count: u32);
     /// A part of a large reply; `replies` with the rest ends it.
     fn part(&mut self, to: Ticket, bytes: &[u8]);
     /// A reply that the session wants to look at ([`Marks::WHOLE`]) or that its
@@ -69,6 +70,13 @@ impl std::fmt::Display for Broken {
             Broken::TooLarge => f.write_str("a reply too large to look at"),
         }
     }
+}
+
+/// Commands that were written together.
+#[derive(Debug)]
+struct Batch {
+    count: u32,
+    at: u64,
 }
 
 /// What carries the bytes.
@@ -144,6 +152,11 @@ pub struct Conn {
     /// Frames of the largest reply that is looked at as a whole, in bytes.
     whole_max: usize,
     scanner: ReplyScanner,
+    /// The commands written together, oldest first, and when: what the node's time
+    /// is measured from.
+    batches: VecDeque<Batch>,
+    /// Commands appended and not yet written.
+    unwritten: u32,
     /// The beginning of a reply whose end has not arrived.
     carry: Vec<u8>,
     /// Parts of the oldest reply have been passed on (or thrown away).
@@ -185,6 +198,8 @@ impl Conn {
             tasks: Vec::new(),
             whole_max: 64 * 1024 * 1024,
             scanner: ReplyScanner::default(),
+            batches: VecDeque::new(),
+            unwritten: 0,
             carry: Vec::new(),
             head_started: false,
         }
@@ -209,6 +224,33 @@ impl Conn {
         }
         self.ring.append(request);
         self.in_flight.push_back(entry);
+        self.unwritten += 1;
+    }
+
+    /// Notes that all that was appended is written, at `now`. How many commands
+    /// that were, and when the oldest of them had arrived.
+    pub fn written_at(&mut self, now: u64) -> Option<(u32, u64)> {
+        let count = std::mem::take(&mut self.unwritten);
+        let oldest = self.in_flight.len().checked_sub(count as usize)?;
+        let arrived = self.in_flight.get(oldest)?.at;
+        self.batches.push_back(Batch { count, at: now });
+        Some((count, arrived))
+    }
+
+    /// Tells how long the node took for the oldest `count` commands.
+    fn measure<S: Sink>(&mut self, mut count: u32, now: u64, sink: &mut S) {
+        while count > 0 {
+            let Some(batch) = self.batches.front_mut() else {
+                return;
+            };
+            let of_batch = batch.count.min(count);
+            sink.took(now.saturating_sub(batch.at), of_batch);
+            batch.count -= of_batch;
+            count -= of_batch;
+            if batch.count == 0 {
+                self.batches.pop_front();
+            }
+        }
     }
 
     /// Forgets the commands that were answered before any byte was written: they
@@ -290,14 +332,17 @@ impl Conn {
     /// When the bytes cannot be the replies to what was sent.
     pub fn receive<S: Sink>(&mut self, input: &[u8], now: u64, sink: &mut S) -> Result<(), Broken> {
         self.progress_at = now;
-        match self.mode {
+        let before = self.in_flight.len();
+        let outcome = match self.mode {
             Mode::Shared => self.receive_shared(input, sink),
             Mode::Exclusive(owner) => self.receive_exclusive(owner, input, sink),
             Mode::Raw(owner) => {
                 sink.pushed(owner, input);
                 Ok(())
             }
-        }
+        };
+        self.measure((before - self.in_flight.len()) as u32, now, sink);
+        outcome
     }
 
     fn receive_shared<S: Sink>(&mut self, input: &[u8], sink: &mut S) -> Result<(), Broken> {
@@ -381,7 +426,7 @@ impl Conn {
         } else if entry.marks.any(Marks::SILENT) {
             sink.whole(entry, &[]);
         } else {
-            sink.replies(entry.to, bytes, 1, entry.at);
+            sink.replies(entry.to, bytes, 1);
         }
     }
 
@@ -513,7 +558,7 @@ impl Conn {
         if entry.marks.any(SPECIAL) {
             self.deliver_special(&entry, frame, sink);
         } else {
-            sink.replies(entry.to, frame, 1, entry.at);
+            sink.replies(entry.to, frame, 1);
         }
         Ok(())
     }
@@ -530,7 +575,6 @@ const SPECIAL: Marks = Marks::ANSWERED
 #[derive(Default)]
 struct Run {
     to: Option<Ticket>,
-    at: u64,
     start: usize,
     stop: usize,
     count: u32,
@@ -554,7 +598,6 @@ impl Run {
         self.end(input, sink);
         *self = Run {
             to: Some(entry.to),
-            at: entry.at,
             start,
             stop,
             count: 1,
@@ -564,7 +607,7 @@ impl Run {
     #[inline]
     fn end<S: Sink>(&mut self, input: &[u8], sink: &mut S) {
         if let Some(to) = self.to.take() {
-            sink.replies(to, &input[self.start..self.stop], self.count, self.at);
+            sink.replies(to, &input[self.start..self.stop], self.count);
         }
     }
 }

@@ -99,9 +99,6 @@ impl Metrics {
         });
         let help = "Commands sent again after their connection was lost.";
         self.counter(out, "weir_retries_total", help, |m| &m.retries);
-        let help =
-            "Replies that came after their command had been answered or its client had gone.";
-        self.counter(out, "weir_late_replies_total", help, |m| &m.late_replies);
     }
 
     fn expose_bytes(&self, out: &mut Exposition) {
@@ -113,14 +110,6 @@ impl Metrics {
             ("backend", "out", |m| &m.backend_bytes_out),
         ];
         self.by_side(out, "weir_bytes_total", help, &sides);
-        let help = "System calls that read or wrote a socket, by side.";
-        let sides: [Side; 4] = [
-            ("client", "in", |m| &m.client_reads),
-            ("client", "out", |m| &m.client_writes),
-            ("backend", "in", |m| &m.backend_reads),
-            ("backend", "out", |m| &m.backend_writes),
-        ];
-        self.by_side(out, "weir_socket_calls_total", help, &sides);
     }
 
     fn expose_queues(&self, out: &mut Exposition) {

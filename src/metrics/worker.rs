@@ -29,23 +29,12 @@ pub struct WorkerMetrics {
     /// Times a worker's write buffer for a node was flushed; commands sent to
     /// nodes divided by this is the depth of batching.
     pub flushes: Counter,
-    /// System calls that read from clients' sockets.
-    pub client_reads: Counter,
-    /// System calls that wrote to clients' sockets.
-    pub client_writes: Counter,
-    /// System calls that read from nodes' sockets.
-    pub backend_reads: Counter,
-    /// System calls that wrote to nodes' sockets.
-    pub backend_writes: Counter,
     /// Commands sent to nodes, repeated ones included.
     pub backend_commands: Counter,
     /// Commands sent over another worker's connection.
     pub handed_over: Counter,
     /// Commands sent to a node again after their connection was lost.
     pub retries: Counter,
-    /// Replies of nodes that nobody waited for any more: their command had
-    /// been answered at its deadline, or its client had gone.
-    pub late_replies: Counter,
 
     /// Commands sent to nodes whose reply has not come.
     pub commands_in_flight: Gauge,

@@ -319,13 +319,16 @@ impl SessionSink<'_> {
 
 impl crate::backend::Sink for SessionSink<'_> {
     #[inline]
-    fn replies(&mut self, to: Ticket, bytes: &[u8], count: u32, at: u64) {
+    fn replies(&mut self, to: Ticket, bytes: &[u8], count: u32) {
         self.front.metrics.replies.add(u64::from(count));
+        self.settle(to, count, bytes);
+    }
+
+    fn took(&mut self, micros: u64, count: u32) {
         self.front
             .metrics
             .backend_time
-            .record_n(self.now.saturating_sub(at), u64::from(count));
-        self.settle(to, count, bytes);
+            .record_n(micros, u64::from(count));
     }
 
     fn link(&mut self, to: Ticket, bytes: &[u8]) {

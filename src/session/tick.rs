@@ -26,7 +26,29 @@ impl State {
             self.tick_conn(index);
         }
         self.tick_sessions();
+        self.measure_queues();
         self.hand_back_replies();
+    }
+
+    /// Brings the gauges of what is under way and what waits up to date.
+    fn measure_queues(&mut self) {
+        for (route, front) in self.fronts.iter().enumerate() {
+            let (mut in_flight, mut waiting) = (0, 0);
+            for (_, conn) in self
+                .conns
+                .iter()
+                .filter(|(_, conn)| conn.route as usize == route)
+            {
+                match conn.io {
+                    Io::Opening => waiting += conn.in_flight.len() as i64,
+                    // Counted by the worker that has the socket.
+                    Io::Link(_) => {}
+                    Io::Socket(_) => in_flight += conn.in_flight.len() as i64,
+                }
+            }
+            front.metrics.commands_in_flight.set(in_flight);
+            front.metrics.commands_waiting.set(waiting);
+        }
     }
 
     fn refresh_tables(&mut self) {

@@ -28,10 +28,10 @@ impl State {
         silent: bool,
     ) -> Step {
         let session = &self.sessions[ticket.slot as usize];
-        if session.lease().is_none() {
-            if let Some(block) = self.complete_block(ticket, request, following, row) {
-                return self.forward_block(ticket, request, following, &block, silent);
-            }
+        if session.lease().is_none()
+            && let Some(block) = self.complete_block(ticket, request, following, row)
+        {
+            return self.forward_block(ticket, request, following, &block, silent);
         }
         match self.wish_lease(
             ticket,
@@ -211,7 +211,7 @@ impl State {
             }
             Transaction::OnLease { .. } => self.on_lease(ticket, request, class, row, silent),
             Transaction::Queued { .. } => {
-                self.into_queue(ticket, request, class, row, command, silent)
+                self.queue_up(ticket, request, class, row, command, silent)
             }
             Transaction::Broken { .. } => self.in_broken(ticket, class, command, request, silent),
         }
@@ -393,7 +393,7 @@ impl State {
     }
 
     /// Between `MULTI` and `EXEC` without a lease: the block is kept here.
-    fn into_queue(
+    fn queue_up(
         &mut self,
         ticket: Ticket,
         request: &Request<'_>,

@@ -307,14 +307,15 @@ impl State {
         self.clock.fresh = false;
         self.flush_waker = Some(cx.waker().clone());
         let mut dirty = std::mem::take(&mut self.dirty);
-        dirty.retain(|&index| self.flush_one(index, cx));
+        let now = self.clock.start.elapsed().as_micros() as u64 + 1;
+        dirty.retain(|&index| self.flush_one(index, now, cx));
         // What was appended meanwhile (there is nothing today) comes next turn.
         self.dirty.append(&mut dirty);
         self.hand_back_replies();
     }
 
     /// Whether the connection has still something to write.
-    fn flush_one(&mut self, index: u32, cx: &mut Context<'_>) -> bool {
+    fn flush_one(&mut self, index: u32, now: u64, cx: &mut Context<'_>) -> bool {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return false;
         };
@@ -337,6 +338,13 @@ impl State {
         };
         if !blocked {
             conn.queued = false;
+            if let Some((count, arrived)) = conn.written_at(now) {
+                let metrics = &self.fronts[conn.route as usize].metrics;
+                metrics.backend_commands.add(u64::from(count));
+                metrics
+                    .own_time
+                    .record_n(now.saturating_sub(arrived), u64::from(count));
+            }
             self.after_flush(index);
         }
         blocked
