@@ -26,6 +26,9 @@ pub struct Lane {
     pub control: u32,
     /// Leases that nobody holds, clean, for the next who needs one.
     pub idle_leases: Vec<u32>,
+    /// The node has refused this partition: until when it is not asked again (in
+    /// microseconds), and what it said.
+    pub refused: Option<(u64, OpenError)>,
     /// Sessions whose plain commands go here.
     pub sessions: u32,
     /// Connections of any kind that belong here.
@@ -96,6 +99,7 @@ impl State {
             conn: NONE,
             control: NONE,
             idle_leases: Vec::new(),
+            refused: None,
             sessions: 0,
             conns: 0,
         }) as u32;
@@ -141,7 +145,18 @@ impl State {
     }
 
     fn open_shared(&mut self, lane: u32) -> Result<u32, Failure> {
-        let Lane { route, key, .. } = &self.lanes[lane as usize];
+        let now = self.clock.now();
+        let Lane {
+            route,
+            key,
+            refused,
+            ..
+        } = &self.lanes[lane as usize];
+        if let Some((until, error)) = refused
+            && now < *until
+        {
+            return Err(Failure::Open(error.clone()));
+        }
         let node = self.fronts[*route as usize].route.node.clone();
         if let Some(error) = node.unavailable() {
             return Err(Failure::Open(error));
@@ -227,11 +242,20 @@ impl State {
         self.retire_if_quiet(ticket.slot);
     }
 
+    /// The node has refused a user or a database: every command would ask again.
+    fn note_refusal(&mut self, lane: u32, failure: &Failure) {
+        if let Failure::Open(error @ OpenError::Refused(_)) = failure {
+            let until = self.clock.now() + ASK_AGAIN;
+            self.lanes[lane as usize].refused = Some((until, error.clone()));
+        }
+    }
+
     /// No socket could be had: whoever waits for this connection is told.
     pub(super) fn opening_failed(&mut self, ticket: Ticket, failure: &Failure) {
-        if self.conn(ticket).is_none() {
+        let Some(lane) = self.conn(ticket).map(|conn| conn.lane) else {
             return;
-        }
+        };
+        self.note_refusal(lane, failure);
         let conn = self.take_conn(ticket.slot);
         let reply = failure.reply();
         for entry in &conn.in_flight {
@@ -530,6 +554,10 @@ impl State {
         }
     }
 }
+
+/// A partition that the node has refused is not tried again for this long, in
+/// microseconds: a stale password would otherwise cost a login per command.
+const ASK_AGAIN: u64 = 100_000;
 
 /// The ledger's no as a client reads it.
 pub(super) fn refusal(refused: &Refused) -> Failure {
