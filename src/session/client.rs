@@ -186,6 +186,9 @@ pub struct Extra {
     pub user: Vec<u8>,
     /// The connection that it holds alone.
     pub lease: Option<Lease>,
+    /// Since when it waits, or has waited, for a lease, in microseconds; 0 if the
+    /// command at the front did not have to.
+    pub lease_asked_at: u64,
     /// Where it is in a transaction.
     pub transaction: Transaction,
     /// What it is subscribed to.

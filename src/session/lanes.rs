@@ -386,12 +386,16 @@ impl State {
         if let Some(lease) = &mut extra.lease {
             lease.until = until;
             lease.fresh = false;
+            if kind != Kind::Blocking {
+                extra.lease_asked_at = 0;
+            }
             return LeaseWish::Held(lease.conn);
         }
         let lane = self.lane_of(ticket);
         if matches!(kind, Kind::Lease | Kind::Blocking)
             && let Some(conn) = self.idle_lease(lane, kind)
         {
+            self.sessions[ticket.slot as usize].extra().lease_asked_at = 0;
             self.hold(ticket, conn, until, false);
             return LeaseWish::Held(conn);
         }
@@ -452,14 +456,15 @@ impl State {
         until: Until,
         slot: impl Future<Output = Result<Slot, Refused>> + 'static,
     ) {
+        let asked_at = self.clock.now();
         let session = &mut self.sessions[ticket.slot as usize];
         session.flags.set(Flags::WAITING);
+        session.extra().lease_asked_at = asked_at;
         let route = session.route;
         let node = self.fronts[route as usize].route.node.clone();
         self.fronts[route as usize].metrics.leases_waiting.inc();
         let key = self.lanes[lane as usize].key.clone();
         let worker = self.worker();
-        let asked_at = self.clock.now();
         tokio::task::spawn_local(async move {
             let outcome = match slot.await {
                 Ok(slot) => node.open(&key, slot).await.map_err(Failure::Open),

@@ -2,6 +2,8 @@
 //! `MONITOR`, tunnels. Each holds a lease, bounded by the budget; what waits for
 //! one has a place in line and a deadline.
 
+use std::time::Duration;
+
 use super::client::{Flags, Until};
 use super::dispatch::Row;
 use super::failure::Failure;
@@ -10,7 +12,7 @@ use super::lanes::{LeaseWish, Patience};
 use super::transaction::silent_or;
 use super::worker::State;
 use crate::backend::{Entry, Kind, Marks, Mode, Ticket};
-use crate::command::Sub;
+use crate::command::{Sub, blocking};
 use crate::metrics::ErrorCause;
 use crate::resp::{self, Value, Version};
 
@@ -50,7 +52,9 @@ impl State {
                     self.conns[conn as usize].dirty = true;
                 }
                 let marks = silent_or(silent, row.marks().with(Marks::UNTIMED));
-                let step = self.send_on(ticket, conn, request.frame, row.id, marks);
+                let shortened = self.without_the_wait(ticket, request);
+                let frame = shortened.as_deref().unwrap_or(request.frame);
+                let step = self.send_on(ticket, conn, frame, row.id, marks);
                 if step == Step::Taken {
                     self.set_barrier(ticket);
                     self.recount(ticket);
@@ -61,6 +65,35 @@ impl State {
             LeaseWish::Refused(reply) => self.answer(ticket, &reply, silent),
             LeaseWish::NotAtOnce => unreachable!("leased commands wait in line"),
         }
+    }
+
+    /// The request with what is left of its timeout, if it has waited here for a
+    /// lease: the client's clock began when it asked.
+    fn without_the_wait(&mut self, ticket: Ticket, request: &Request<'_>) -> Option<Vec<u8>> {
+        let now = self.clock.now();
+        let session = &mut self.sessions[ticket.slot as usize];
+        let asked_at = std::mem::take(&mut session.extra().lease_asked_at);
+        let waited = Duration::from_micros(now.saturating_sub(asked_at));
+        if asked_at == 0 || waited < Duration::from_millis(1) {
+            return None;
+        }
+        let table = &self.fronts[session.route as usize].table;
+        let command = table.find(request.arg(0).unwrap_or_default(), request.arg(1));
+        let blocking::TimeoutArg { index, unit } = blocking::timeout_arg(command, request)?;
+        let Ok(blocking::Timeout::After(timeout)) = blocking::timeout(command, request) else {
+            return None;
+        };
+        // Never 0, which would be for ever.
+        let left = timeout.saturating_sub(waited).max(Duration::from_millis(1));
+        let left = match unit {
+            blocking::Unit::Seconds => left.as_secs_f64().to_string(),
+            blocking::Unit::Milliseconds => left.as_millis().to_string(),
+        };
+        let mut args = request.args();
+        args[index] = left.as_bytes();
+        let mut frame = Vec::new();
+        resp::encode_command(&args, &mut frame);
+        Some(frame)
     }
 
     /// On the path that the session is on, without a deadline of Weir's.
