@@ -304,14 +304,25 @@ impl State {
 
     /// Ends a turn: writes each connection that has something to write, once.
     fn poll_flush(&mut self, cx: &mut Context<'_>) {
+        let now = self.clock.start.elapsed().as_micros() as u64 + 1;
+        let mut blocked = Vec::new();
+        // A flush can let a session go on that then has more to send.
+        while !self.dirty.is_empty() {
+            let mut dirty = std::mem::take(&mut self.dirty);
+            for index in dirty.drain(..) {
+                if self.flush_one(index, now, cx) {
+                    blocked.push(index);
+                }
+            }
+            if self.dirty.is_empty() {
+                self.dirty = dirty;
+            }
+            self.settle();
+        }
+        self.dirty.append(&mut blocked);
+        self.hand_back_replies();
         self.clock.fresh = false;
         self.flush_waker = Some(cx.waker().clone());
-        let mut dirty = std::mem::take(&mut self.dirty);
-        let now = self.clock.start.elapsed().as_micros() as u64 + 1;
-        dirty.retain(|&index| self.flush_one(index, now, cx));
-        // What was appended meanwhile (there is nothing today) comes next turn.
-        self.dirty.append(&mut dirty);
-        self.hand_back_replies();
     }
 
     /// Whether the connection has still something to write.
@@ -401,9 +412,7 @@ impl Future for FlushTask {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.worker.state.borrow_mut();
-        state.poll_flush(cx);
-        state.settle();
+        self.worker.state.borrow_mut().poll_flush(cx);
         Poll::Pending
     }
 }
