@@ -141,6 +141,8 @@ pub struct Conn {
     pub confirms: bool,
     /// A request is being streamed through: what is written is not kept.
     pub streaming: bool,
+    /// Part of a request was sent, and its end was not: it can serve nothing else.
+    pub mid_request: bool,
     /// A check of whether the node answers elsewhere is under way.
     pub probing: bool,
     /// Woken when its client has read enough for the node to be read again.
@@ -192,6 +194,7 @@ impl Conn {
             half_closing: false,
             confirms: false,
             streaming: false,
+            mid_request: false,
             probing: false,
             reader: None,
             backend_id: None,
@@ -250,6 +253,19 @@ impl Conn {
             if batch.count == 0 {
                 self.batches.pop_front();
             }
+        }
+    }
+
+    /// The last bytes of the request that was streamed are in the ring: from here on
+    /// it is a command like any other, with the deadline of a slow one.
+    pub fn end_stream(&mut self, now: u64) {
+        self.streaming = false;
+        self.mid_request = false;
+        if let Some(entry) = self.in_flight.back_mut() {
+            entry.marks = entry.marks.without(Marks::UNTIMED).with(Marks::SLOW);
+            entry.at = now;
+            // Nothing else is in the ring: a stream begins when all is answered.
+            entry.len = self.ring.len() as u32;
         }
     }
 

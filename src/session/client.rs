@@ -149,6 +149,13 @@ impl Session {
         self.extra.get_or_insert_default()
     }
 
+    /// The request at the front has to be looked at from its beginning again.
+    pub fn forget_partial(&mut self) {
+        if let Some(extra) = &mut self.extra {
+            extra.partial = None;
+        }
+    }
+
     /// Its own connection to a node, if it has one.
     pub fn lease(&self) -> Option<u32> {
         self.extra
@@ -199,10 +206,11 @@ pub struct Extra {
     pub monitoring: bool,
     /// Woken to read again after [`Flags::READ_PAUSED`].
     pub waker: Option<Waker>,
-    /// Progress through a request whose bytes are still coming.
+    /// Progress through the request at the front whose bytes are still coming: what
+    /// has been looked at is not looked at again with every piece that arrives.
     pub partial: Option<PartialRequest>,
-    /// Bytes of the first request known to be needed before it can be whole.
-    pub needed: u64,
+    /// That request is large and can not be streamed.
+    pub collecting: bool,
     /// Since when the first request in the input is incomplete, or the output
     /// does not drain; 0 for neither. Microseconds.
     pub stuck_since: u64,

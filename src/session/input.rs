@@ -5,7 +5,7 @@ use super::failure;
 use super::worker::State;
 use crate::backend::{Kind, Mode, Ticket};
 use crate::metrics::{CloseReason, ErrorCause};
-use crate::resp::{self, RequestLimits, Scan, Span};
+use crate::resp::{self, PartialRequest, RequestLimits, Scan, Span};
 
 /// A whole command in the input.
 #[derive(Clone, Copy)]
@@ -74,8 +74,11 @@ impl State {
                 session.input.extend_from_slice(&bytes[used..]);
             }
         } else {
+            let looked_at = session.input.len();
             session.input.extend_from_slice(bytes);
-            if !flags.any(HALTED) {
+            if flags.any(HALTED) {
+                session.forget_partial();
+            } else if self.is_worth_a_look(ticket, looked_at) {
                 self.take_buffered(ticket);
             }
         }
@@ -87,12 +90,6 @@ impl State {
         let Some(session) = self.session(ticket) else {
             return;
         };
-        if let Some(extra) = &session.extra
-            && (session.input.len() as u64) < extra.needed
-            && extra.answer.is_none()
-        {
-            return;
-        }
         let mut input = std::mem::take(&mut session.input);
         let used = self.take_commands(ticket, &input);
         let Some(session) = self.session(ticket) else {
@@ -104,6 +101,51 @@ impl State {
         }
         input.drain(..used);
         session.input = input;
+    }
+
+    /// Whether the bytes behind the first `looked_at` of the input finish the request
+    /// at the front, or change what is to be done with it.
+    fn is_worth_a_look(&mut self, ticket: Ticket, looked_at: usize) -> bool {
+        let (limits, request_max) = (self.limits_of(ticket), self.request_max(ticket));
+        let session = &mut self.sessions[ticket.slot as usize];
+        let config = &self.fronts[session.route as usize].route.config;
+        let Some(extra) = &mut session.extra else {
+            return true;
+        };
+        let Some(partial) = &mut extra.partial else {
+            return true;
+        };
+        let worth = match partial.feed(&session.input[looked_at..], &limits) {
+            Ok(fed) if !fed.complete => {
+                let large = fed.needed > config.backend.large_request && !extra.collecting;
+                large || session.input.len() as u64 > request_max
+            }
+            _ => true,
+        };
+        if worth {
+            extra.partial = None;
+        }
+        worth
+    }
+
+    fn limits_of(&self, ticket: Ticket) -> RequestLimits {
+        let session = &self.sessions[ticket.slot as usize];
+        RequestLimits {
+            bulk_max: self.fronts[session.route as usize].route.node.bulk_max(),
+            args_max: i32::MAX as u64,
+            unauthenticated: session.flags.any(Flags::LOCKED_OUT),
+        }
+    }
+
+    /// The most bytes of one request that are collected.
+    fn request_max(&self, ticket: Ticket) -> u64 {
+        let session = &self.sessions[ticket.slot as usize];
+        let clients = &self.fronts[session.route as usize].route.config.clients;
+        if session.flags.any(Flags::LOCKED_OUT) {
+            clients.unauthenticated_request_max
+        } else {
+            clients.request_max
+        }
     }
 
     /// Stops reading a client whose unparsed bytes pile up, until it goes on.
@@ -158,15 +200,13 @@ impl State {
             session.flags.set(Flags::BARRIER);
             return None;
         }
-        let limits = RequestLimits {
-            bulk_max: self.fronts[session.route as usize].route.node.bulk_max(),
-            args_max: i32::MAX as u64,
-            unauthenticated: session.flags.any(Flags::LOCKED_OUT),
-        };
+        let limits = self.limits_of(ticket);
+        let session = &mut self.sessions[ticket.slot as usize];
         match resp::scan_request(rest, &limits, spans) {
             Ok(Scan::Request { len, canonical }) => {
                 if let Some(extra) = &mut session.extra {
-                    extra.needed = 0;
+                    extra.partial = None;
+                    extra.collecting = false;
                     extra.stuck_since = 0;
                 }
                 let request = Request {
@@ -231,23 +271,23 @@ impl State {
         spans: &[Span],
     ) -> Option<usize> {
         let now = self.clock.now();
-        let session = &mut self.sessions[ticket.slot as usize];
+        let session = &self.sessions[ticket.slot as usize];
         let config = &self.fronts[session.route as usize].route.config;
         let large = needed.max(rest.len() as u64) > config.backend.large_request;
-        let too_large = if session.flags.any(Flags::LOCKED_OUT) {
-            config.clients.unauthenticated_request_max
-        } else {
-            config.clients.request_max
-        };
-        let extra = session.extra();
-        extra.needed = needed;
-        if extra.stuck_since == 0 {
-            extra.stuck_since = now;
-        }
-        if rest.len() as u64 > too_large {
+        if rest.len() as u64 > self.request_max(ticket) {
             self.close(ticket.slot, CloseReason::RequestLimit);
             return None;
         }
+        let limits = self.limits_of(ticket);
+        let extra = self.sessions[ticket.slot as usize].extra();
+        if extra.stuck_since == 0 {
+            extra.stuck_since = now;
+        }
+        extra.collecting = large && !spans.is_empty();
+        let mut partial = PartialRequest::default();
+        // It was found to be incomplete and without a mistake just now.
+        let _ = partial.feed(rest, &limits);
+        extra.partial = Some(partial);
         if large && let Some(name) = spans.first() {
             let name = &rest[name.start as usize..name.end as usize];
             return self.begin_upload(ticket, name);

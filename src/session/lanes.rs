@@ -538,6 +538,7 @@ impl State {
         let reusable = clean
             && connection.is_quiet()
             && !connection.dirty
+            && !connection.mid_request
             && !connection.retiring
             && matches!(connection.kind, Kind::Lease | Kind::Blocking)
             && matches!(connection.io, Io::Socket(_));

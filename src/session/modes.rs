@@ -42,9 +42,9 @@ impl State {
         until: Until,
         silent: bool,
     ) -> Step {
-        let until = match self.sessions[ticket.slot as usize].extra().lease {
-            Some(lease) if lease.until != Until::Reply => lease.until,
-            _ => until,
+        let until = match self.until_reply(ticket) {
+            Until::Reply => until,
+            longer => longer,
         };
         match self.wish_lease(ticket, kind, until, Patience::InLine) {
             LeaseWish::Held(conn) => {
@@ -94,6 +94,15 @@ impl State {
         let mut frame = Vec::new();
         resp::encode_command(&args, &mut frame);
         Some(frame)
+    }
+
+    /// Until when a lease is needed for one command: one that is held for longer
+    /// anyway stays so.
+    pub(super) fn until_reply(&self, ticket: Ticket) -> Until {
+        let extra = self.sessions[ticket.slot as usize].extra.as_ref();
+        extra
+            .and_then(|extra| extra.lease)
+            .map_or(Until::Reply, |lease| lease.until)
     }
 
     /// On the path that the session is on, without a deadline of Weir's.

@@ -1,9 +1,10 @@
 //! A request too large for the shared lane streams over a lease: it is neither
 //! collected in memory nor does it hold up others.
 
-use super::client::{Flags, Until};
+use super::client::{Flags, Transaction};
 use super::failure;
 use super::lanes::{LeaseWish, Patience};
+use super::transaction::silent_or;
 use super::worker::State;
 use crate::backend::{Entry, Kind, Marks, Ticket};
 use crate::command::Class;
@@ -23,47 +24,25 @@ impl State {
         let front = &self.fronts[session.route as usize];
         let command = front.table.find(name, None);
         let (class, id) = (command.class, command.id.0);
-        let streams = matches!(class, Class::Plain | Class::Publish)
-            && !session.flags.any(
-                Flags::REFUSED
-                    .with(Flags::LOCKED_OUT)
-                    .with(Flags::REPLY_OFF)
-                    .with(Flags::SKIP_NEXT),
-            )
-            && front.pause.is_none();
-        if !streams {
-            // Collected in memory, up to the request limit.
+        let in_memory = !matches!(class, Class::Plain | Class::Publish)
+            || session.flags.any(Flags::REFUSED.with(Flags::LOCKED_OUT))
+            || front.pause.is_some()
+            || self.is_monitoring(ticket)
+            || self.is_queueing(ticket);
+        if in_memory {
+            // Collected, up to the request limit.
             return None;
         }
-        match self.wish_lease(ticket, Kind::Lease, Until::Reply, Patience::InLine) {
+        let until = self.until_reply(ticket);
+        match self.wish_lease(ticket, Kind::Lease, until, Patience::InLine) {
             LeaseWish::Held(conn) => {
-                let at = self.clock.now();
-                let marks = Marks::UNTIMED;
-                let connection = &mut self.conns[conn as usize];
-                connection.streaming = true;
-                // Given back only if the request is sent to its end.
-                connection.dirty = true;
-                connection.in_flight.push_back(Entry {
-                    to: ticket,
-                    at,
-                    len: 0,
-                    command: id,
-                    marks,
-                });
-                let session = &mut self.sessions[ticket.slot as usize];
-                session.conn = conn;
-                session.in_flight += 1;
-                session.command = id;
-                session.flags.set(Flags::UPLOADING.with(Flags::SPECIAL));
-                session.extra().partial = Some(PartialRequest::default());
-                session.extra().stuck_since = at;
-                self.fronts[session.route as usize].metrics.commands.inc();
+                self.start_stream(ticket, conn, id);
                 // The bytes at the front are passed on by the caller's next round.
                 Some(0)
             }
             LeaseWish::Waits => {
                 // Looked at again as soon as the wait is over, not when it is whole.
-                self.sessions[ticket.slot as usize].extra().needed = 0;
+                self.sessions[ticket.slot as usize].extra().partial = None;
                 None
             }
             LeaseWish::Refused(reply) => {
@@ -75,6 +54,51 @@ impl State {
             }
             LeaseWish::NotAtOnce => unreachable!("uploads wait in line"),
         }
+    }
+
+    /// Whether the session's block is kept here until `EXEC`, or goes nowhere.
+    fn is_queueing(&self, ticket: Ticket) -> bool {
+        self.sessions[ticket.slot as usize]
+            .extra
+            .as_ref()
+            .is_some_and(|extra| {
+                matches!(
+                    extra.transaction,
+                    Transaction::Queued { .. } | Transaction::Broken { open: true, .. }
+                )
+            })
+    }
+
+    fn start_stream(&mut self, ticket: Ticket, conn: u32, command: u16) {
+        let at = self.clock.now();
+        let session = &mut self.sessions[ticket.slot as usize];
+        let silent = Flags::REPLY_OFF.with(Flags::SKIP_NEXT);
+        let marks = silent_or(session.flags.any(silent), Marks::UNTIMED);
+        session.flags.clear(Flags::SKIP_NEXT);
+        session.flags.set(Flags::UPLOADING.with(Flags::SPECIAL));
+        session.conn = conn;
+        session.in_flight += 1;
+        session.command = command;
+        let extra = session.extra();
+        extra.partial = Some(PartialRequest::default());
+        extra.stuck_since = at;
+        if let Transaction::OnLease {
+            open: true, queued, ..
+        } = &mut extra.transaction
+        {
+            *queued += 1;
+        }
+        self.fronts[session.route as usize].metrics.commands.inc();
+        let connection = &mut self.conns[conn as usize];
+        connection.streaming = true;
+        connection.mid_request = true;
+        connection.in_flight.push_back(Entry {
+            to: ticket,
+            at,
+            len: 0,
+            command,
+            marks,
+        });
     }
 
     /// Passes bytes of a large request, or of a tunnel, on to the lease.
@@ -122,13 +146,7 @@ impl State {
         let extra = session.extra();
         extra.partial = None;
         extra.stuck_since = 0;
-        extra.needed = 0;
-        let connection = &mut self.conns[conn as usize];
-        connection.dirty = false;
-        if let Some(entry) = connection.in_flight.back_mut() {
-            entry.marks = entry.marks.without(Marks::UNTIMED).with(Marks::SLOW);
-            entry.at = now;
-        }
+        self.conns[conn as usize].end_stream(now);
     }
 
     /// Reads the client no faster than the node takes its bytes.

@@ -11,3 +11,6 @@ mod support;
 mod compare;
 mod inline;
 mod malformed;
+mod pipelines;
+mod sizes;
+mod splits;

@@ -70,6 +70,20 @@ impl RawClient {
         &self.stream
     }
 
+    /// The same connection a second time, so that one thread can send while another reads.
+    pub fn second_handle(&self) -> Self {
+        Self {
+            stream: self.stream.try_clone().expect("a descriptor"),
+            unread: Vec::new(),
+        }
+    }
+
+    /// Closes both halves, for every handle.
+    pub fn shut_down(&self) {
+        // Fails only when the peer was faster.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
     /// Sends these bytes as they are.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes).expect("the peer takes the bytes");
