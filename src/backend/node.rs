@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::backoff::Backoff;
 use super::budget::{BudgetLimits, Kind, Ledger, Partition, Phase, Slot};
-use super::credential::{Credential, Credentials, UserId};
+use super::credential::{Credential, Credentials, User, UserId};
 use super::handshake::{Greeting, Handshake, HandshakeError, HandshakeSpec, Progress};
 use super::server::ServerFacts;
 use crate::command::{ServerVersion, Table};
@@ -95,6 +95,10 @@ struct Health {
     backoff: Backoff,
     /// No attempt before this moment, and what the last one met.
     down: Option<(Instant, OpenError)>,
+    /// Paces attempts while the node has as many clients as it takes.
+    crowded: Backoff,
+    /// The budget is narrowed to what is open, until somebody tries for more.
+    is_narrow: bool,
 }
 
 impl Node {
@@ -129,6 +133,8 @@ impl Node {
             health: Mutex::new(Health {
                 backoff: Backoff::new(config.reconnect_min, config.reconnect_max, seed),
                 down: None,
+                crowded: Backoff::new(config.reconnect_min, config.reconnect_max, !seed),
+                is_narrow: false,
             }),
             stale: Notify::new(),
         })
@@ -159,7 +165,7 @@ impl Node {
     }
 
     /// Whether the node knows a user of this name; also if it will not say.
-    pub async fn has_user(&self, key: &Partition, name: &[u8]) -> bool {
+    pub async fn has_user(self: &Arc<Self>, key: &Partition, name: &[u8]) -> bool {
         match self.ask(key, &[b"ACL".as_slice(), b"GETUSER", name]).await {
             Some(answer) => !answer.starts_with(b"*-1") && !answer.starts_with(b"_"),
             None => true,
@@ -168,7 +174,7 @@ impl Node {
 
     /// Wakes a connection that is blocked in a command, as a timeout would or with an
     /// error. Whether the node found it blocked.
-    pub async fn unblock(&self, key: &Partition, id: i64, error: bool) -> bool {
+    pub async fn unblock(self: &Arc<Self>, key: &Partition, id: i64, error: bool) -> bool {
         let (id, how) = (id.to_string(), if error { "ERROR" } else { "TIMEOUT" });
         let question = [
             b"CLIENT".as_slice(),
@@ -182,7 +188,7 @@ impl Node {
     }
 
     /// One question on a connection of its own; the beginning of the answer.
-    async fn ask(&self, key: &Partition, question: &[&[u8]]) -> Option<Vec<u8>> {
+    async fn ask(self: &Arc<Self>, key: &Partition, question: &[&[u8]]) -> Option<Vec<u8>> {
         let deadline = Instant::now() + self.timeouts.connect;
         let slot = self.ledger.take(Kind::Control, deadline).await.ok()?;
         let Opened {
@@ -270,45 +276,116 @@ impl Node {
     /// # Errors
     /// [`OpenError`]; one that is about the node and not about this user holds off
     /// further attempts for a while.
-    pub async fn open(&self, key: &Partition, slot: Slot) -> Result<Opened, OpenError> {
+    pub async fn open(self: &Arc<Self>, key: &Partition, slot: Slot) -> Result<Opened, OpenError> {
         let deadline = Instant::now() + self.timeouts.connect;
-        let Some(user) = self.credentials.get(key.user) else {
+        let Some(mut user) = self.credentials.get(key.user) else {
             // The last session of this user has gone, and with it the credential.
             return Err(OpenError::Refused("NOAUTH Authentication required.".into()));
         };
-        let mut socket = self.dial().await?;
+        loop {
+            let credential = user.credential();
+            let error = match self.try_open(key, credential, &slot, deadline).await {
+                Ok((socket, id)) => {
+                    self.succeeded();
+                    slot.set_phase(Phase::Open);
+                    return Ok(Opened { socket, id, slot });
+                }
+                Err((error, socket)) => {
+                    // Weir's own password may have been changed in the file that it was
+                    // read from. The connection that was refused has to be gone first:
+                    // the slot is for one.
+                    let is_stale = key.user == UserId::BACKEND
+                        && matches!(&error, OpenError::Refused(text) if is_about_login(text));
+                    match socket {
+                        Some(mut socket) if is_stale => {
+                            let Some(fresh) = self.reread_password(&user).await else {
+                                close_politely(socket, Some(slot));
+                                return Err(error);
+                            };
+                            user = fresh;
+                            if timeout_at(deadline, end(&mut socket)).await.is_ok() {
+                                continue;
+                            }
+                            close_politely(socket, Some(slot));
+                        }
+                        Some(socket) => close_politely(socket, Some(slot)),
+                        None => drop(slot),
+                    }
+                    error
+                }
+            };
+            match &error {
+                OpenError::Refused(_) => {}
+                OpenError::Full => self.narrow(),
+                OpenError::Unreachable(_) => self.failed(&error),
+            }
+            return Err(error);
+        }
+    }
+
+    /// One attempt; with the error comes the socket, if the node has it still.
+    async fn try_open(
+        &self,
+        key: &Partition,
+        credential: Option<&Credential>,
+        slot: &Slot,
+        deadline: Instant,
+    ) -> Result<(TcpStream, Option<i64>), (OpenError, Option<TcpStream>)> {
+        let mut socket = self.dial().await.map_err(|error| (error, None))?;
         let name = format!("weir:{}:{}", self.route, slot.kind().name());
         let mut handshake = Handshake::new(&HandshakeSpec {
-            credential: user.credential(),
+            credential,
             version: key.version,
             db: key.db,
             no_touch: key.no_touch,
             name: &name,
             asks_id: slot.kind() == Kind::Blocking,
         });
-        let outcome = match timeout_at(deadline, shake_hands(&mut socket, &mut handshake)).await {
-            Ok(Ok(Ok(greeting))) => Ok(greeting.connection_id()),
-            Ok(Ok(Err(error))) => Err(self.refusal(error, key)),
-            Ok(Err(why)) => Err(self.unreachable(&why)),
-            Err(_) => Err(self.unreachable("no answer to the handshake")),
-        };
-        match outcome {
-            Ok(id) => {
+        let error = match timeout_at(deadline, shake_hands(&mut socket, &mut handshake)).await {
+            Ok(Ok(Ok(greeting))) => {
                 if key.user == UserId::NOBODY {
                     self.default_user.store(DefaultUser::Open as u8, Relaxed);
                 }
-                self.succeeded();
-                slot.set_phase(Phase::Open);
-                Ok(Opened { socket, id, slot })
+                return Ok((socket, greeting.connection_id()));
             }
-            Err(error) => {
-                close_politely(socket, Some(slot));
-                if !matches!(error, OpenError::Refused(_)) {
-                    self.failed(&error);
-                }
-                Err(error)
-            }
+            Ok(Ok(Err(error))) => self.refusal(error, key),
+            Ok(Err(why)) => self.unreachable(&why),
+            Err(_) => self.unreachable("no answer to the handshake"),
+        };
+        Err((error, Some(socket)))
+    }
+
+    /// Reads Weir's own password again from where it came from. The user to try
+    /// with, if the node has refused another one than that.
+    async fn reread_password(&self, refused: &User) -> Option<User> {
+        let refused = refused.credential()?;
+        let known = self.credentials.backend();
+        if known.credential() != Some(refused) {
+            // Another worker was faster.
+            return Some(known);
         }
+        let password = refused.password().clone();
+        let read = tokio::task::spawn_blocking(move || password.reread()).await;
+        let fresh = match read.ok()? {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                tracing::warn!(
+                    node = %self.config.address, route = %self.route,
+                    "the node refuses the password, and it cannot be read again: {error}"
+                );
+                return None;
+            }
+        };
+        let fresh = Credential::new(refused.username(), fresh);
+        if fresh == *refused {
+            return None;
+        }
+        tracing::info!(
+            node = %self.config.address, route = %self.route,
+            "the node refused the password; it was read again and has changed"
+        );
+        self.credentials.set_backend(Some(fresh));
+        Some(self.credentials.backend())
     }
 
     /// Connects and says nothing: for checking logins, which need no handshake.
@@ -373,6 +450,48 @@ impl Node {
             health.down = None;
             tracing::info!(node = %self.config.address, route = %self.route, "node is back");
         }
+        let mut health = self.health();
+        if !health.is_narrow {
+            health.crowded.reset();
+        }
+    }
+
+    /// The node takes no more clients: Weir goes on with the connections that it has,
+    /// and after a pause tries whether there is room again.
+    fn narrow(self: &Arc<Self>) {
+        let snapshot = self.ledger.snapshot();
+        let count = |phase: Phase| -> usize {
+            let of_kind = snapshot.slots.iter();
+            of_kind.map(|phases| phases[phase.index()]).sum()
+        };
+        let open = count(Phase::Open);
+        if open == 0 {
+            // Nothing to go on with.
+            self.failed(&OpenError::Full);
+            return;
+        }
+        self.ledger
+            .set_max_connections((open + count(Phase::Dialling)).min(self.config.max_connections));
+        let mut health = self.health();
+        if std::mem::replace(&mut health.is_narrow, true) {
+            return;
+        }
+        let pause = health.crowded.next_pause();
+        drop(health);
+        tracing::warn!(
+            node = %self.config.address, route = %self.route, open,
+            "the node's maxclients is reached: going on with the connections that are open"
+        );
+        let node = self.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(pause).await;
+            node.widen();
+        });
+    }
+
+    fn widen(&self) {
+        self.health().is_narrow = false;
+        self.ledger.set_max_connections(self.config.max_connections);
     }
 
     fn failed(&self, error: &OpenError) {
@@ -415,7 +534,7 @@ impl Node {
         }
     }
 
-    async fn learn(&self) -> Result<(), OpenError> {
+    async fn learn(self: &Arc<Self>) -> Result<(), OpenError> {
         let key = |user| Partition {
             user,
             version: Version::Resp2,
@@ -545,6 +664,18 @@ async fn ask(socket: &mut TcpStream) -> Result<Vec<Value>, String> {
     Ok(answers)
 }
 
+/// Whether an error to a login says that the password is not the right one.
+fn is_about_login(text: &str) -> bool {
+    text.starts_with("WRONGPASS") || text.starts_with("NOAUTH")
+}
+
+/// Says goodbye and waits until the node has closed its end.
+async fn end(socket: &mut TcpStream) {
+    let _ = socket.shutdown().await;
+    let mut rest = [0; 4096];
+    while socket.read(&mut rest).await.is_ok_and(|n| n > 0) {}
+}
+
 /// Says goodbye and waits, for as long as it takes, until the node has closed
 /// its end: until then the node counts the connection, and so does the ledger. A
 /// node that is gone for good is noticed by the socket's own keepalive.
@@ -553,9 +684,7 @@ pub fn close_politely(mut socket: TcpStream, slot: Option<Slot>) {
         slot.set_phase(Phase::Closing);
     }
     tokio::task::spawn_local(async move {
-        let _ = socket.shutdown().await;
-        let mut rest = [0; 4096];
-        while socket.read(&mut rest).await.is_ok_and(|n| n > 0) {}
+        end(&mut socket).await;
         drop(socket);
         drop(slot);
     });

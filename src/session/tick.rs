@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::client::{Flags, Lease, NONE, Transaction, Until};
 use super::failure;
 use super::worker::State;
-use crate::backend::{Conn, Entry, Io, Kind, Marks, Mode, Ticket};
+use crate::backend::{Conn, Entry, Io, Marks, Mode, Ticket};
 use crate::metrics::{CloseReason, ErrorCause};
 
 /// How long the oldest command of a shared connection may be unanswered before
@@ -87,42 +87,38 @@ impl State {
                 return;
             }
         }
-        if conn.mode == Mode::Shared
-            && !conn.retiring
-            && !conn.is_quiet()
-            && matches!(conn.io, Io::Socket(_))
+        if conn.mode != Mode::Shared || conn.is_quiet() || !matches!(conn.io, Io::Socket(_)) {
+            return;
+        }
+        let age = Duration::from_micros(now.saturating_sub(conn.opened_at));
+        if !conn.retiring
+            && !config.max_age.is_zero()
+            && age > jittered(config.max_age, conn.generation)
         {
-            let age = now.saturating_sub(conn.opened_at);
-            if !config.max_age.is_zero()
-                && Duration::from_micros(age) > jittered(config.max_age, conn.generation)
-            {
-                self.retire(index);
-                return;
-            }
-            let silent = Duration::from_micros(now.saturating_sub(conn.progress_at));
-            if silent > SUSPECT_AFTER && conn.kind == Kind::Shared {
-                self.suspect(index, silent);
-            }
+            self.retire(index);
+            return;
+        }
+        let silent = Duration::from_micros(now.saturating_sub(conn.progress_at));
+        let asked = conn.probed_at_progress == conn.progress_at && now < conn.probe_again_at;
+        if silent > SUSPECT_AFTER && !conn.probing && !asked {
+            self.suspect(index, silent);
         }
     }
 
     /// The node may be stuck on this connection alone: asks elsewhere.
     fn suspect(&mut self, index: u32, silent: Duration) {
         let conn = &mut self.conns[index as usize];
-        if conn.probing {
-            return;
-        }
         conn.probing = true;
+        conn.probed_at_progress = conn.progress_at;
         let ticket = Ticket {
             slot: index,
             generation: conn.generation,
         };
         let node = self.fronts[conn.route as usize].route.node.clone();
-        let asked_at = conn.progress_at;
         let worker = self.worker();
         tokio::task::spawn_local(async move {
             let answers = node.probe().await;
-            worker.enter(|state| state.probed(ticket, asked_at, answers));
+            worker.enter(|state| state.probed(ticket, answers));
         });
         tracing::debug!(
             ?silent,
@@ -133,13 +129,14 @@ impl State {
     /// The node's answer to a probe: if it answers elsewhere while this connection
     /// has not moved, new commands take another one; after the stall timeout those
     /// on it are given up.
-    fn probed(&mut self, ticket: Ticket, asked_at: u64, answers: bool) {
+    fn probed(&mut self, ticket: Ticket, answers: bool) {
         let now = self.clock.now();
         let Some(conn) = self.conn(ticket) else {
             return;
         };
         conn.probing = false;
-        if !answers || conn.progress_at != asked_at || conn.is_quiet() {
+        conn.probe_again_at = now + SUSPECT_AFTER.as_micros() as u64;
+        if !answers || conn.progress_at != conn.probed_at_progress || conn.is_quiet() {
             return;
         }
         let silent = Duration::from_micros(now.saturating_sub(conn.progress_at));
@@ -161,8 +158,13 @@ impl State {
                 busy,
                 "a connection has stalled while the node answers elsewhere"
             );
-            self.conn_lost(ticket.slot, &crate::backend::Broken::Stalled);
-        } else if !self.conns[ticket.slot as usize].retiring {
+            return self.conn_lost(ticket.slot, &crate::backend::Broken::Stalled);
+        }
+        // The next look is the one that decides; until then asking again would only
+        // cost the node.
+        let conn = &mut self.conns[ticket.slot as usize];
+        conn.probe_again_at = conn.progress_at + limit.as_micros() as u64 + 1;
+        if !conn.retiring {
             self.retire(ticket.slot);
         }
     }
@@ -326,6 +328,7 @@ fn is_expired(entry: &Entry, now: u64, (plain, slow): (u64, u64)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Kind;
     use crate::resp::Version;
 
     fn conn(entries: &[(u32, u64, Marks)]) -> Conn {
