@@ -122,6 +122,8 @@ pub struct Conn {
     pub version: Version,
     /// Requests unwritten or unanswered.
     pub ring: Ring,
+    /// Over a link: bytes of requests handed to the other worker, in all.
+    pub handed: u64,
     /// The commands whose replies are outstanding, oldest first.
     pub in_flight: VecDeque<Entry>,
     /// When it could first be used.
@@ -145,6 +147,10 @@ pub struct Conn {
     pub mid_request: bool,
     /// A check of whether the node answers elsewhere is under way.
     pub probing: bool,
+    /// The progress that it had made when the node was last asked elsewhere.
+    pub probed_at_progress: u64,
+    /// Without further progress the node is asked again at this time.
+    pub probe_again_at: u64,
     /// Woken when its client has read enough for the node to be read again.
     pub reader: Option<Waker>,
     /// The id that the node knows it by, if it told.
@@ -185,6 +191,7 @@ impl Conn {
             mode: Mode::Shared,
             version,
             ring: Ring::default(),
+            handed: 0,
             in_flight: VecDeque::new(),
             opened_at: now,
             progress_at: now,
@@ -196,6 +203,8 @@ impl Conn {
             streaming: false,
             mid_request: false,
             probing: false,
+            probed_at_progress: 0,
+            probe_again_at: 0,
             reader: None,
             backend_id: None,
             tasks: Vec::new(),
@@ -223,7 +232,8 @@ impl Conn {
     #[inline]
     pub fn append(&mut self, request: &[u8], entry: Entry) {
         if self.in_flight.is_empty() {
-            self.progress_at = entry.at;
+            // A request that comes from a lost connection is older than this one.
+            self.progress_at = self.progress_at.max(entry.at);
         }
         self.ring.append(request);
         self.in_flight.push_back(entry);
@@ -554,6 +564,10 @@ impl Conn {
             return Err(Broken::Unasked);
         };
         self.ring.acknowledge(entry.len as usize);
+        if entry.marks.any(Marks::EXEC) && frame.first() == Some(&b'-') {
+            // The end of the transaction was refused: it may still be open.
+            self.dirty = true;
+        }
         if entry.marks.any(Marks::SUBSCRIBE) && frame.first() == Some(&b'-') {
             // One error answers all the channels that the command named.
             while self

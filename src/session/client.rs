@@ -281,8 +281,11 @@ pub enum Transaction {
         watching: bool,
         /// Commands queued since `MULTI`.
         queued: u32,
-        /// Index and database of each `SELECT` in the block, or state changers.
+        /// Index and database of each `SELECT` in the block.
         selects: Vec<(u32, u32)>,
+        /// A command was queued that makes the reply to `EXEC` one whose end cannot
+        /// be told from its bytes.
+        unframed: bool,
     },
     /// No lease was free: the block is kept here and sent in one piece.
     Queued {

@@ -5,7 +5,7 @@ use super::client::{Extra, Flags, OFF_THE_STRAIGHT_PATH, Transaction, Until};
 use super::failure::{self, Failure};
 use super::input::{Request, Step};
 use super::worker::State;
-use crate::backend::{Entry, Kind, Marks, Ticket};
+use crate::backend::{Entry, Io, Kind, Marks, Ticket};
 use crate::command::{self, Class, Command, Flags as CommandFlags, Local};
 use crate::metrics::ErrorCause;
 use crate::resp::{self, Value, Version};
@@ -174,6 +174,7 @@ impl State {
         if !accepted && !matches!(class, Class::Local(_)) {
             // Redis words the error, on whatever path the session is; in a
             // transaction it spoils the block.
+            self.abort_queue(ticket);
             return self.forward_on_path(ticket, request, row, silent);
         }
         match class {
@@ -205,31 +206,47 @@ impl State {
     /// A plain command, to the lane's shared connection.
     #[inline]
     pub(super) fn forward(&mut self, ticket: Ticket, frame: &[u8], id: u16, marks: Marks) -> Step {
-        let at = self.clock.now();
+        match self.shared_conn(ticket) {
+            Ok(Some(conn)) => {
+                self.put(ticket, conn, frame, id, marks);
+                Step::Taken
+            }
+            Ok(None) => Step::Wait,
+            Err(failure) => self.refuse(ticket, &failure, marks.any(Marks::SILENT)),
+        }
+    }
+
+    /// The shared connection that takes the session's next plain command, or block of
+    /// commands; `None` if the session has to wait for earlier replies first.
+    #[inline]
+    pub(super) fn shared_conn(&mut self, ticket: Ticket) -> Result<Option<u32>, Failure> {
         let session = &self.sessions[ticket.slot as usize];
         let conn = if session.in_flight > 0 {
             // Commands of one client stay on one connection while any of them is
             // outstanding: it reads its own writes.
             let conn = session.conn;
             let current = &self.conns[conn as usize];
-            if current.retiring || current.kind != Kind::Shared {
-                self.sessions[ticket.slot as usize]
-                    .flags
-                    .set(Flags::BARRIER);
-                return Step::Wait;
+            let stale = matches!(&current.io, Io::Link(link) if !link.is_live());
+            if current.retiring || stale || current.kind != Kind::Shared {
+                self.set_barrier(ticket);
+                return Ok(None);
             }
             conn
         } else {
-            match self.lane_conn(ticket) {
-                Ok(conn) => conn,
-                Err(failure) => return self.refuse(ticket, &failure, marks.any(Marks::SILENT)),
-            }
+            self.lane_conn(ticket)?
         };
-        let connection = &mut self.conns[conn as usize];
-        if connection.ring.len() > self.ring_max {
-            return self.refuse(ticket, &Failure::Memory, marks.any(Marks::SILENT));
+        if self.conns[conn as usize].ring.len() > self.ring_max {
+            return Err(Failure::Memory);
         }
-        connection.append(
+        Ok(Some(conn))
+    }
+
+    /// Puts a command on the connection that [`State::shared_conn`] named in this
+    /// very turn.
+    #[inline]
+    pub(super) fn put(&mut self, ticket: Ticket, conn: u32, frame: &[u8], id: u16, marks: Marks) {
+        let at = self.clock.now();
+        self.conns[conn as usize].append(
             frame,
             Entry {
                 to: ticket,
@@ -245,7 +262,6 @@ impl State {
         session.command = id;
         self.fronts[session.route as usize].metrics.commands.inc();
         self.mark_dirty(conn);
-        Step::Taken
     }
 
     /// To the session's lease if it has one, else to the shared connection.
@@ -276,27 +292,12 @@ impl State {
         id: u16,
         marks: Marks,
     ) -> Step {
-        let at = self.clock.now();
         let session = &mut self.sessions[ticket.slot as usize];
         if session.in_flight > 0 && session.conn != conn {
             session.flags.set(Flags::BARRIER);
             return Step::Wait;
         }
-        session.conn = conn;
-        session.in_flight += 1;
-        session.command = id;
-        self.fronts[session.route as usize].metrics.commands.inc();
-        self.conns[conn as usize].append(
-            frame,
-            Entry {
-                to: ticket,
-                at,
-                len: frame.len() as u32,
-                command: id,
-                marks,
-            },
-        );
-        self.mark_dirty(conn);
+        self.put(ticket, conn, frame, id, marks);
         Step::Taken
     }
 

@@ -93,6 +93,15 @@ impl Failure {
         error_line(&text)
     }
 
+    /// The reply to the `EXEC` of a block that was kept here and could not be sent.
+    pub fn exec_abort(&self) -> Vec<u8> {
+        let reply = self.reply();
+        let text = String::from_utf8_lossy(&reply[1..reply.len() - 2]);
+        error_line(format!(
+            "EXECABORT Transaction discarded because of: {text}"
+        ))
+    }
+
     /// What it is counted as.
     pub fn cause(&self) -> ErrorCause {
         match self {

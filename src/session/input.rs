@@ -4,6 +4,7 @@ use super::client::{Flags, HALTED};
 use super::failure;
 use super::worker::State;
 use crate::backend::{Kind, Mode, Ticket};
+use crate::command::{Class, CommandId};
 use crate::metrics::{CloseReason, ErrorCause};
 use crate::resp::{self, PartialRequest, RequestLimits, Scan, Span};
 
@@ -343,11 +344,15 @@ impl State {
     /// Redis answers a client that has half-closed if it can do so at once, and
     /// forgets it if not; it has to see the same here to decide the same.
     fn half_close_lease(&mut self, ticket: Ticket) {
-        let Some(lease) = self.sessions[ticket.slot as usize].lease() else {
+        let session = &self.sessions[ticket.slot as usize];
+        let Some(lease) = session.lease() else {
             return;
         };
+        let table = &self.fronts[session.route as usize].table;
+        let class = table.by_id(CommandId(session.command)).class;
+        let blocks = matches!(class, Class::Blocking(_) | Class::Wait);
         let conn = &mut self.conns[lease as usize];
-        let waits = conn.kind == Kind::Blocking && !conn.in_flight.is_empty();
+        let waits = (blocks || conn.kind == Kind::Blocking) && !conn.in_flight.is_empty();
         if !conn.half_closing && (waits || matches!(conn.mode, Mode::Raw(_))) {
             conn.half_closing = true;
             conn.dirty = true;

@@ -257,6 +257,14 @@ impl State {
         };
         self.note_refusal(lane, failure);
         let conn = self.take_conn(ticket.slot);
+        if let Io::Link(link) = &conn.io {
+            self.link_closed(link.worker(), ticket);
+        }
+        if conn.kind == Kind::Shared && *failure == Failure::Open(OpenError::Full) {
+            // Nothing was sent. There may be other connections to go on with.
+            self.tell_links(&conn);
+            return self.shared_lost(&conn);
+        }
         let reply = failure.reply();
         for entry in &conn.in_flight {
             self.fail_entry(entry, &reply, failure);

@@ -3,20 +3,28 @@
 //! connection like any other; to the one that owns the socket, it is a caller
 //! like any other.
 
+use super::client::NONE;
 use super::failure::Failure;
 use super::proxy::Message;
 use super::worker::State;
-use crate::backend::{Broken, Conn, Entry, Io, Link as Grant, Marks, OpenError, Partition, Ticket};
+use crate::backend::{Broken, Conn, Entry, Io, Link as Grant, Marks, Partition, Ticket};
 
-/// One worker's commands on this worker's connection.
+/// One worker's commands on this worker's connection. A link lives and dies with
+/// one connection: what comes over it later goes back, and never onto another
+/// connection, or a command that was given up for unsent could run after all.
 #[derive(Debug)]
 pub struct Link {
     /// The worker that they come from.
     pub from: usize,
     /// That worker's name for the link.
     pub conn: Ticket,
+    /// The connection that the commands are put on; its slot is [`NONE`] if there
+    /// was none when the first of them came.
+    pub bound: Ticket,
     /// Tells this link from an earlier one in the same place.
     pub generation: u32,
+    /// Bytes of requests that were put on the connection, in all.
+    pub taken: u64,
     /// Replies to be handed back at the end of the turn.
     pub replies: Vec<u8>,
 }
@@ -37,6 +45,12 @@ pub struct Batch {
     /// Length, table row and marks of each.
     pub entries: Vec<(u32, u16, Marks)>,
 }
+
+/// Marks that say what becomes of a reply when it is back with its worker.
+const DECIDED_HERE: Marks = Marks::SILENT
+    .with(Marks::WHOLE)
+    .with(Marks::ANSWERED)
+    .with(Marks::RETRIED);
 
 impl State {
     /// Whether a lane's connection is a link whose other end is retiring.
@@ -66,6 +80,7 @@ impl State {
         }
         let bytes = conn.ring.copy(conn.ring.written(), unwritten);
         conn.ring.advance(unwritten);
+        conn.handed += unwritten as u64;
         let mut entries: Vec<_> = Vec::new();
         let mut rest = unwritten;
         for entry in conn.in_flight.iter().rev() {
@@ -73,14 +88,13 @@ impl State {
                 break;
             }
             if entry.marks.any(Marks::LOST) {
+                // Nothing is sent for it, so no reply will come for it either.
                 continue;
             }
             rest -= entry.len as usize;
-            entries.push((
-                entry.len,
-                entry.command,
-                entry.marks.without(Marks::SILENT.with(Marks::WHOLE)),
-            ));
+            // Every reply has to come back: what becomes of it is decided here.
+            let marks = entry.marks.without(DECIDED_HERE);
+            entries.push((entry.len, entry.command, marks));
         }
         entries.reverse();
         let (lane, generation) = (&self.lanes[conn.lane as usize], conn.generation);
@@ -104,30 +118,24 @@ impl State {
 
     /// Another worker's commands arrive.
     pub(super) fn take_batch(&mut self, batch: Batch) {
-        let lane = self.find_lane(batch.route, batch.key);
-        let conn = self.lanes[lane as usize].conn;
-        if conn == super::client::NONE || matches!(self.conns[conn as usize].io, Io::Link(_)) {
-            // The connection was retired while the batch was on its way. Nothing of
-            // it has been written.
-            let unwritten = batch.bytes.len();
-            let message = Message::LinkLost {
-                conn: batch.conn,
-                unwritten,
-            };
-            self.proxy.send(batch.from, message);
-            return;
+        let link = self.link_for(&batch);
+        let Link {
+            bound, generation, ..
+        } = self.links[link as usize];
+        if self.conn(bound).is_none() {
+            return self.refuse_batch(link);
         }
-        let link = self.link_for(batch.from, batch.conn);
+        self.links[link as usize].taken += batch.bytes.len() as u64;
         let to = Ticket {
             slot: link,
-            generation: self.links[link as usize].generation,
+            generation,
         };
         let at = self.clock.now();
         let mut start = 0;
         for (len, command, marks) in batch.entries {
             let end = start + len as usize;
             let marks = marks.with(Marks::LINK);
-            self.conns[conn as usize].append(
+            self.conns[bound.slot as usize].append(
                 &batch.bytes[start..end],
                 Entry {
                     to,
@@ -139,24 +147,59 @@ impl State {
             );
             start = end;
         }
-        self.mark_dirty(conn);
+        self.mark_dirty(bound.slot);
     }
 
-    fn link_for(&mut self, from: usize, conn: Ticket) -> u32 {
-        let name = (from, conn.slot, conn.generation);
+    /// The connection that the link was for has gone. Whatever of the earlier
+    /// batches was lost with it has been told already.
+    fn refuse_batch(&mut self, link: u32) {
+        self.hand_back_replies();
+        let link = &self.links[link as usize];
+        let message = Message::LinkLost {
+            conn: link.conn,
+            taken: link.taken,
+            unwritten: 0,
+        };
+        self.proxy.send(link.from, message);
+    }
+
+    /// The link that a batch comes over; a new one is bound to the connection that
+    /// its partition has now.
+    fn link_for(&mut self, batch: &Batch) -> u32 {
+        let name = (batch.from, batch.conn.slot, batch.conn.generation);
         if let Some(&link) = self.link_index.get(&name) {
             return link;
         }
         self.conn_generation = self.conn_generation.wrapping_add(1);
         let generation = self.conn_generation;
         let link = self.links.insert(Link {
-            from,
-            conn,
+            from: batch.from,
+            conn: batch.conn,
+            bound: self.own_conn(batch),
             generation,
+            taken: 0,
             replies: Vec::new(),
         }) as u32;
         self.link_index.insert(name, link);
         link
+    }
+
+    /// This worker's own connection for a batch's partition, if it has one.
+    fn own_conn(&self, batch: &Batch) -> Ticket {
+        let none = Ticket {
+            slot: NONE,
+            generation: 0,
+        };
+        let lane = self.lane_index.get(&(batch.route, batch.key.clone()));
+        let Some(&lane) = lane else { return none };
+        let slot = self.lanes[lane as usize].conn;
+        match self.conns.get(slot as usize) {
+            Some(conn) if !matches!(conn.io, Io::Link(_)) => Ticket {
+                slot,
+                generation: conn.generation,
+            },
+            _ => none,
+        }
     }
 
     /// Sends the replies that arrived in this turn to the workers they belong to.
@@ -183,23 +226,25 @@ impl State {
         }
     }
 
-    /// The connection behind a link was lost, or is no longer to be had; of what
-    /// was handed over, this many bytes at the end were never written.
-    pub(super) fn take_link_loss(&mut self, ticket: Ticket, unwritten: usize) {
+    /// The connection behind a link was lost, or is no longer to be had. Of the
+    /// bytes handed over, the first `taken` had been put on it, and the last
+    /// `unwritten` of those were never written.
+    pub(super) fn take_link_loss(&mut self, ticket: Ticket, taken: u64, unwritten: u64) {
         if let Some(conn) = self.conn(ticket) {
-            conn.ring.take_back(unwritten);
+            let never_written = conn.handed - taken + unwritten;
+            conn.ring.take_back(never_written as usize);
             self.conn_lost(ticket.slot, &Broken::Closed);
         }
     }
 
     /// Tells the workers whose commands were on a lost connection.
     pub(super) fn tell_links(&mut self, conn: &Conn) {
-        let mut lost: Vec<(Ticket, usize)> = Vec::new();
+        let mut lost: Vec<(Ticket, u64)> = Vec::new();
         let mut start = 0;
         for entry in &conn.in_flight {
             if entry.marks.any(Marks::LINK) {
                 let written = start < conn.ring.written();
-                let unwritten = if written { 0 } else { entry.len as usize };
+                let unwritten = if written { 0 } else { u64::from(entry.len) };
                 match lost.iter_mut().find(|(to, _)| *to == entry.to) {
                     Some((_, bytes)) => *bytes += unwritten,
                     None => lost.push((entry.to, unwritten)),
@@ -214,13 +259,12 @@ impl State {
                 continue;
             };
             if link.generation == to.generation {
-                self.proxy.send(
-                    link.from,
-                    Message::LinkLost {
-                        conn: link.conn,
-                        unwritten,
-                    },
-                );
+                let message = Message::LinkLost {
+                    conn: link.conn,
+                    taken: link.taken,
+                    unwritten,
+                };
+                self.proxy.send(link.from, message);
             }
         }
     }
@@ -231,24 +275,12 @@ impl State {
             return;
         };
         if link.generation == to.generation {
-            let Failure::Open(error) = failure else {
-                let message = Message::LinkLost {
-                    conn: link.conn,
-                    unwritten: usize::MAX,
-                };
-                return self.proxy.send(link.from, message);
-            };
             let message = Message::LinkFailed {
                 conn: link.conn,
-                error: error.clone(),
+                failure: failure.clone(),
             };
             self.proxy.send(link.from, message);
         }
-    }
-
-    /// As [`State::opening_failed`], told by the worker that tried.
-    pub(super) fn take_link_failure(&mut self, conn: Ticket, error: OpenError) {
-        self.opening_failed(conn, &Failure::Open(error));
     }
 
     /// Forgets a link whose worker has no more use for it.

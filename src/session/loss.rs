@@ -105,7 +105,8 @@ impl State {
         }
     }
 
-    fn shared_lost(&mut self, conn: &Conn) {
+    /// The commands of a lost connection go on, each in the way that its fate says.
+    pub(super) fn shared_lost(&mut self, conn: &Conn) {
         let mut start = 0;
         // Sessions some of whose commands go on: later errors have to wait for
         // the replies of those.
@@ -209,10 +210,12 @@ impl State {
         let stateful = extra.tracking || !extra.subscriptions.is_empty() || extra.monitoring;
         let transaction = std::mem::take(&mut extra.transaction);
         self.fronts[route as usize].metrics.leases_held.dec();
+        if conn.half_closing {
+            return self.close(owner.slot, CloseReason::ByClient);
+        }
         // What was subscribed, tracked or tunnelled cannot be told that it is
         // gone; closing makes the library build it again.
         if stateful
-            || flags.any(Flags::EOF) && !conn.in_flight.is_empty()
             || flags.any(Flags::TUNNEL.with(Flags::UPLOADING))
             || (conn.head_started() && !conn.in_flight.is_empty())
             || self.closes_on_loss(route)

@@ -46,8 +46,12 @@ impl State {
             } => self.welcome(socket, peer, route),
             Message::Commands(batch) => self.take_batch(batch),
             Message::Replies { conn, bytes } => self.take_replies(conn, &bytes),
-            Message::LinkLost { conn, unwritten } => self.take_link_loss(conn, unwritten),
-            Message::LinkFailed { conn, error } => self.take_link_failure(conn, error),
+            Message::LinkLost {
+                conn,
+                taken,
+                unwritten,
+            } => self.take_link_loss(conn, taken, unwritten),
+            Message::LinkFailed { conn, failure } => self.opening_failed(conn, &failure),
             Message::LinkClosed { from, conn } => self.forget_link(from, conn),
             Message::ListClients { route, answer } => {
                 // Whoever asked may have gone.

@@ -335,7 +335,8 @@ impl State {
         }
     }
 
-    fn go_raw(&mut self, ticket: Ticket, conn: u32, frame: &[u8]) {
+    /// Passes the lease's bytes on as they are from here on, this request first.
+    pub(super) fn go_raw(&mut self, ticket: Ticket, conn: u32, frame: &[u8]) {
         let connection = &mut self.conns[conn as usize];
         connection.mode = Mode::Raw(ticket);
         connection.dirty = true;

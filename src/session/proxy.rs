@@ -10,11 +10,12 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::client_line::ClientView;
+use super::failure::Failure;
 use super::links::Batch;
 use super::pause::Pause;
 use super::registry::Kill;
 use crate::admission::ClientSlots;
-use crate::backend::{Node, OpenError, Ticket};
+use crate::backend::{Node, Ticket};
 use crate::config::{self, Config};
 use crate::metrics::{Metrics, WorkerMetrics};
 
@@ -75,15 +76,18 @@ pub enum Message {
     LinkLost {
         /// This worker's name for the link.
         conn: Ticket,
-        /// How many bytes at the end of what was handed over were never written.
-        unwritten: usize,
+        /// How many of the bytes handed over had been put on the connection. Those
+        /// that came later never will be.
+        taken: u64,
+        /// How many at the end of those were never written.
+        unwritten: u64,
     },
     /// The connection behind a link could not be opened.
     LinkFailed {
         /// This worker's name for the link.
         conn: Ticket,
         /// Why.
-        error: OpenError,
+        failure: Failure,
     },
     /// A link is not used any more.
     LinkClosed {

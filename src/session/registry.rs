@@ -48,7 +48,7 @@ impl State {
                 if *open { i64::from(*queued) } else { -1 },
                 u64::from(*watching),
             ),
-            Some(Transaction::Queued { commands, .. }) => (commands.len() as i64 - 1, 0),
+            Some(Transaction::Queued { commands, .. }) => ((commands.len() as i64 - 1).max(0), 0),
             _ => (-1, 0),
         };
         let user = match extra.map(|extra| extra.user.as_slice()) {

@@ -5,12 +5,12 @@
 
 use super::client::{Flags, Transaction, Until};
 use super::dispatch::Row;
-use super::failure;
+use super::failure::{self, Failure};
 use super::input::{Request, Step};
 use super::lanes::{LeaseWish, Patience};
 use super::worker::State;
 use crate::backend::{Kind, Marks, Ticket};
-use crate::command::{Class, Command, Flags as CommandFlags, Local};
+use crate::command::{Class, Command, CommandId, Flags as CommandFlags, Local};
 use crate::metrics::ErrorCause;
 use crate::resp::{self, RequestLimits, Scan};
 
@@ -50,6 +50,7 @@ impl State {
                             watching: false,
                             queued: 0,
                             selects: Vec::new(),
+                            unframed: false,
                         },
                     );
                 }
@@ -134,7 +135,8 @@ impl State {
             match command.class {
                 Class::Plain | Class::Publish if !row.flags.contains(CommandFlags::STATE) => {}
                 Class::Exec if command.accepts(frame.count()) => return Some(block),
-                Class::Discard if command.accepts(frame.count()) => return Some(block),
+                // Not DISCARD: a user who may not use it would leave the shared
+                // connection in the transaction, which a refused EXEC ends.
                 _ => return None,
             }
         }
@@ -159,34 +161,46 @@ impl State {
             session.flags.set(Flags::BARRIER);
             return Step::Wait;
         }
-        let mut used = 0;
+        let behind_multi = block[1..].iter().map(|(len, _)| *len as usize).sum();
+        // One connection for the whole block, or none: half of it would leave Redis
+        // queueing what other clients send.
+        let conn = match self.shared_conn(ticket) {
+            Ok(Some(conn)) => conn,
+            Ok(None) => return Step::Wait,
+            Err(failure) => return self.refuse_block(ticket, &failure, block, silent),
+        };
+        let marks = silent_or(silent, block_marks(block.iter().map(|(_, row)| *row)));
+        let mut start = 0;
         for (index, (len, row)) in block.iter().enumerate() {
+            if index == 0 {
+                self.put(ticket, conn, request.frame, row.id, marks);
+                continue;
+            }
+            let end = start + *len as usize;
             let last = index + 1 == block.len();
-            let frame = if index == 0 {
-                request.frame
-            } else {
-                let start = used;
-                used += *len as usize;
-                &following[start..used]
-            };
-            let mut marks = silent_or(silent, row.marks().with(Marks::IN_BLOCK));
-            if last {
-                marks = marks.with(Marks::EXEC);
-            }
-            let step = self.forward(ticket, frame, row.id, marks);
-            if step != Step::Taken {
-                // Only the first can be refused: the others follow it on the same
-                // connection, whose room was looked at with the first.
-                debug_assert_eq!(index, 0);
-                return step;
-            }
-            if self.sessions[ticket.slot as usize].in_flight == 0 {
-                // The first was answered with an error of Weir's own; so are the
-                // others, one by one, when they are read.
-                return Step::Taken;
-            }
+            let marks = if last { marks.with(Marks::EXEC) } else { marks };
+            self.put(ticket, conn, &following[start..end], row.id, marks);
+            start = end;
         }
-        Step::TakenWith(used)
+        Step::TakenWith(behind_multi)
+    }
+
+    /// Nothing of the block is run; each of its commands is told so, or those
+    /// behind `MULTI` would run one by one.
+    fn refuse_block(
+        &mut self,
+        ticket: Ticket,
+        failure: &Failure,
+        block: &[(u32, Row)],
+        silent: bool,
+    ) -> Step {
+        if self.must_wait_for_replies(ticket) {
+            return Step::Wait;
+        }
+        for _ in block {
+            self.refuse(ticket, failure, silent);
+        }
+        Step::TakenWith(block[1..].iter().map(|(len, _)| *len as usize).sum())
     }
 
     /// A command after `MULTI` or `WATCH`.
@@ -239,7 +253,7 @@ impl State {
                 step
             }
             Class::Exec | Class::Discard => self.forward_on_path(ticket, request, row, silent),
-            Class::Unwatch => self.end_block(ticket, request, row, silent),
+            Class::Unwatch => self.end_block(ticket, request, class, row, silent),
             Class::Watch | Class::Plain | Class::Publish => {
                 self.forward_on_path(ticket, request, row, silent)
             }
@@ -270,28 +284,7 @@ impl State {
         silent: bool,
     ) -> Step {
         match class {
-            Class::Exec | Class::Discard => self.end_block(ticket, request, row, silent),
-            Class::Subscription(_) | Class::Tunnel | Class::Monitor => {
-                // Their replies inside EXEC do not match the commands one by one.
-                self.answer_error(
-                    ticket,
-                    "ERR weir: this command is not supported inside MULTI",
-                    ErrorCause::NotSupported,
-                    silent,
-                )
-            }
-            Class::Local(Local::Client)
-                if request
-                    .arg(1)
-                    .is_some_and(|sub| sub.eq_ignore_ascii_case(b"reply")) =>
-            {
-                self.answer_error(
-                    ticket,
-                    "ERR weir: CLIENT REPLY is not supported inside MULTI",
-                    ErrorCause::NotSupported,
-                    silent,
-                )
-            }
+            Class::Exec | Class::Discard => self.end_block(ticket, request, class, row, silent),
             _ => {
                 let step = self.forward_on_path(ticket, request, row, silent);
                 if step == Step::Taken {
@@ -310,9 +303,17 @@ impl State {
         }
         let extra = self.sessions[ticket.slot as usize].extra();
         if let Transaction::OnLease {
-            queued, selects, ..
+            queued,
+            selects,
+            unframed,
+            ..
         } = &mut extra.transaction
         {
+            if matches!(class, Class::Multi | Class::Watch) {
+                // Answered with an error at once, and the block goes on.
+                return;
+            }
+            *unframed |= breaks_framing(class, request);
             if class == Class::Local(Local::Select)
                 && let Some(db) = request
                     .arg(1)
@@ -327,10 +328,25 @@ impl State {
 
     /// `EXEC`, `DISCARD`, `UNWATCH` on the lease: the transaction is over with the
     /// reply, and so is the lease.
-    fn end_block(&mut self, ticket: Ticket, request: &Request<'_>, row: Row, silent: bool) -> Step {
+    fn end_block(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        class: Class,
+        row: Row,
+        silent: bool,
+    ) -> Step {
         let Some(conn) = self.sessions[ticket.slot as usize].lease() else {
             return self.forward_on_path(ticket, request, row, silent);
         };
+        if class == Class::Exec
+            && matches!(
+                self.sessions[ticket.slot as usize].extra().transaction,
+                Transaction::OnLease { unframed: true, .. }
+            )
+        {
+            return self.exec_unframed(ticket, conn, request);
+        }
         let has_selects = matches!(
             &self.sessions[ticket.slot as usize].extra().transaction,
             Transaction::OnLease { selects, .. } if !selects.is_empty()
@@ -353,6 +369,23 @@ impl State {
             }
         }
         step
+    }
+
+    /// `EXEC` of a block whose reply does not say where it ends: from here on client
+    /// and server talk to each other, until either of them closes.
+    fn exec_unframed(&mut self, ticket: Ticket, conn: u32, request: &Request<'_>) -> Step {
+        if self.must_wait_for_replies(ticket) {
+            return Step::Wait;
+        }
+        self.go_raw(ticket, conn, request.frame);
+        let session = &mut self.sessions[ticket.slot as usize];
+        session.flags.set(Flags::TUNNEL);
+        let extra = session.extra();
+        extra.transaction = Transaction::None;
+        if let Some(lease) = &mut extra.lease {
+            lease.until = Until::Closed;
+        }
+        Step::Taken
     }
 
     /// `WATCH`: binds the session to a lease.
@@ -381,6 +414,7 @@ impl State {
                             watching: true,
                             queued: 0,
                             selects: Vec::new(),
+                            unframed: false,
                         },
                     );
                 }
@@ -425,16 +459,20 @@ impl State {
                     .flags
                     .intersects(CommandFlags::NO_MULTI | CommandFlags::STATE) =>
             {
-                let _ = command;
                 self.keep_in_queue(ticket, request, row, silent)
             }
             _ => {
                 self.abort_queue(ticket);
+                if !command.accepts(request.count()) {
+                    let reply = failure::wrong_arity(&command.name);
+                    self.count_error(ticket, ErrorCause::Arguments);
+                    return self.answer(ticket, &reply, silent);
+                }
                 let text = if row.flags.contains(CommandFlags::NO_MULTI) {
                     "ERR Command not allowed inside a transaction"
                 } else {
                     "BUSY weir: this command inside MULTI needs a lease and none is free \
-                     (backend.max_leases), command not executed"
+                     (max_leases), command not executed"
                 };
                 self.answer_error(ticket, text, ErrorCause::Transaction, silent)
             }
@@ -456,17 +494,22 @@ impl State {
             .large_request as usize;
         let extra = self.sessions[ticket.slot as usize].extra();
         let Transaction::Queued {
-            block, commands, ..
+            block,
+            commands,
+            aborted,
         } = &mut extra.transaction
         else {
             unreachable!("the caller has looked");
         };
+        if *aborted {
+            return self.answer(ticket, b"+QUEUED\r\n", silent);
+        }
         if block.len() + request.frame.len() > limit {
             self.abort_queue(ticket);
             return self.answer_error(
                 ticket,
                 "BUSY weir: the block is too large to be kept without a lease \
-                 (backend.max_leases, backend.large_request), command not executed",
+                 (max_leases, large_request), command not executed",
                 ErrorCause::Transaction,
                 silent,
             );
@@ -476,12 +519,19 @@ impl State {
         self.answer(ticket, b"+QUEUED\r\n", silent)
     }
 
-    /// A command that Redis will refuse is in the block.
-    fn abort_queue(&mut self, ticket: Ticket) {
-        let extra = self.sessions[ticket.slot as usize].extra();
-        if let Transaction::Queued { aborted, block, .. } = &mut extra.transaction {
+    /// A command was refused: if the block is kept here, its `EXEC` will fail.
+    pub(super) fn abort_queue(&mut self, ticket: Ticket) {
+        let session = &mut self.sessions[ticket.slot as usize];
+        if let Some(extra) = &mut session.extra
+            && let Transaction::Queued {
+                aborted,
+                block,
+                commands,
+            } = &mut extra.transaction
+        {
             *aborted = true;
             *block = Vec::new();
+            *commands = Vec::new();
         }
     }
 
@@ -508,23 +558,37 @@ impl State {
         if aborted {
             return self.answer(ticket, failure::EXEC_ABORT, silent);
         }
+        let conn = match self.shared_conn(ticket) {
+            Ok(Some(conn)) => conn,
+            Ok(None) => unreachable!("every earlier reply has arrived"),
+            Err(failure) => {
+                self.count_error(ticket, failure.cause());
+                return self.answer(ticket, &failure.exec_abort(), silent);
+            }
+        };
+        let table = self.fronts[self.sessions[ticket.slot as usize].route as usize]
+            .table
+            .clone();
+        let rows = commands.iter().map(|&(_, id)| {
+            let command = table.by_id(CommandId(id));
+            Row {
+                id,
+                class: command.class,
+                flags: command.flags,
+            }
+        });
+        let marks = block_marks(rows);
         let mut start = 0;
-        for (len, id) in commands {
+        for &(len, id) in &commands {
             let end = start + len as usize;
             // Their replies were given already; EXEC's is the one that counts.
-            let marks = Marks::IN_BLOCK.with(Marks::SILENT);
-            let step = self.forward(ticket, &block[start..end], id, marks);
-            if self.sessions[ticket.slot as usize].in_flight == 0 || step != Step::Taken {
-                // Refused before anything was sent: forward() has written nothing
-                // for a silent command, so EXEC carries the reason.
-                let text = b"-EXECABORT Transaction discarded because of: no connection to the \
-                    backend, command not executed\r\n";
-                return self.answer(ticket, text, silent);
-            }
+            let marks = marks.with(Marks::SILENT);
+            self.put(ticket, conn, &block[start..end], id, marks);
             start = end;
         }
-        let marks = silent_or(silent, Marks::IN_BLOCK.with(Marks::EXEC));
-        self.forward(ticket, request.frame, row.id, marks)
+        let marks = silent_or(silent, marks.with(Marks::EXEC));
+        self.put(ticket, conn, request.frame, row.id, marks);
+        Step::Taken
     }
 
     fn leave_transaction(&mut self, ticket: Ticket) {
@@ -594,6 +658,32 @@ impl State {
                 )
             }
         }
+    }
+}
+
+/// Whether a queued command makes the reply to `EXEC` one whose end cannot be told
+/// from its bytes: confirmations come one per channel, `CLIENT REPLY` leaves out
+/// elements that were counted, `HELLO` changes the protocol in the middle.
+fn breaks_framing(class: Class, request: &Request<'_>) -> bool {
+    match class {
+        Class::Subscription(_) | Class::Local(Local::Hello | Local::Auth) => true,
+        Class::Local(Local::Client) => request.arg(1).is_some_and(|sub| {
+            sub.eq_ignore_ascii_case(b"reply") || sub.eq_ignore_ascii_case(b"tracking")
+        }),
+        _ => false,
+    }
+}
+
+/// How the replies to a block's commands are treated. All have the same deadline: a
+/// block of which only a part has expired could not be taken back.
+fn block_marks(rows: impl IntoIterator<Item = Row>) -> Marks {
+    let slow = rows
+        .into_iter()
+        .any(|row| row.flags.contains(CommandFlags::SLOW));
+    if slow {
+        Marks::IN_BLOCK.with(Marks::SLOW)
+    } else {
+        Marks::IN_BLOCK
     }
 }
 
