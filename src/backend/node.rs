@@ -86,6 +86,9 @@ pub struct Node {
     default_user: AtomicU8,
     down: AtomicBool,
     health: Mutex<Health>,
+    started: Instant,
+    /// The second in which the default user was last doubted.
+    doubted_at: AtomicU64,
     /// Told when what was learnt of the node may be out of date.
     stale: Notify,
 }
@@ -136,6 +139,8 @@ impl Node {
                 crowded: Backoff::new(config.reconnect_min, config.reconnect_max, !seed),
                 is_narrow: false,
             }),
+            started: Instant::now(),
+            doubted_at: AtomicU64::new(0),
             stale: Notify::new(),
         })
     }
@@ -263,6 +268,15 @@ impl Node {
     /// What the last attempt met, if the node is down.
     pub fn last_error(&self) -> Option<OpenError> {
         self.health().down.as_ref().map(|(_, error)| error.clone())
+    }
+
+    /// A client was told to log in. Perhaps the node no longer asks for that: looks
+    /// again, at most once a second.
+    pub fn doubt_default_user(&self) {
+        let second = self.started.elapsed().as_secs() + 1;
+        if self.doubted_at.swap(second, Relaxed) != second {
+            self.mark_stale();
+        }
     }
 
     /// What was learnt may be out of date: the node was lost, or restarted.
@@ -541,7 +555,7 @@ impl Node {
             db: 0,
             no_touch: false,
         };
-        if self.default_user() == DefaultUser::Unknown && self.config.password.is_some() {
+        if self.default_user() != DefaultUser::Open && self.config.password.is_some() {
             // Whether clients need a login of their own is seen from a fresh
             // connection without one.
             match self.open(&key(UserId::NOBODY), self.slot().await?).await {

@@ -5,8 +5,9 @@ use super::client::{Extra, Flags, OFF_THE_STRAIGHT_PATH, Transaction, Until};
 use super::failure::{self, Failure};
 use super::input::{Request, Step};
 use super::worker::State;
-use crate::backend::{Entry, Io, Kind, Marks, Ticket};
+use crate::backend::{DefaultUser, Entry, Io, Kind, Marks, Ticket};
 use crate::command::{self, Class, Command, Flags as CommandFlags, Local};
+use crate::config::AuthMode;
 use crate::metrics::ErrorCause;
 use crate::resp::{self, Value, Version};
 
@@ -154,7 +155,10 @@ impl State {
             class => class,
         };
         let accepted = command.exists() && command.accepts(request.count());
-        if flags.any(Flags::LOCKED_OUT) && !row.flags.contains(CommandFlags::NO_AUTH) {
+        // As in Redis, it is the default user of this moment that counts
+        // (`networking.c:authRequired`).
+        let locked_out = flags.any(Flags::LOCKED_OUT) && !self.is_let_in(ticket);
+        if locked_out && !row.flags.contains(CommandFlags::NO_AUTH) {
             return self.answer_locked_out(ticket, request, command, silent);
         }
         if self.is_restricted_subscriber(ticket)
@@ -395,6 +399,18 @@ impl State {
                 .is_some_and(|extra: &Extra| !matches!(extra.transaction, Transaction::None))
     }
 
+    /// Whether a client that had to log in may do without by now.
+    fn is_let_in(&mut self, ticket: Ticket) -> bool {
+        let session = &mut self.sessions[ticket.slot as usize];
+        let route = &self.fronts[session.route as usize].route;
+        let open = route.config.auth.mode == AuthMode::Redis
+            && route.node.default_user() == DefaultUser::Open;
+        if open {
+            session.flags.clear(Flags::LOCKED_OUT);
+        }
+        open
+    }
+
     /// Redis's checks for a client that has not logged in: that the command
     /// exists and its arity win over the login.
     fn answer_locked_out(
@@ -408,6 +424,7 @@ impl State {
         let front = &self.fronts[session.route as usize];
         let server = front.route.node.server_version();
         let (text, cause) = if command.exists() && command.accepts(request.count()) {
+            front.route.node.doubt_default_user();
             (failure::NO_AUTH.to_vec(), ErrorCause::NoAuth)
         } else {
             let refusal = command::refusal(&front.table, request, server).unwrap_or_default();
