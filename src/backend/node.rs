@@ -172,7 +172,9 @@ impl Node {
     /// Whether the node knows a user of this name; also if it will not say.
     pub async fn has_user(self: &Arc<Self>, key: &Partition, name: &[u8]) -> bool {
         match self.ask(key, &[b"ACL".as_slice(), b"GETUSER", name]).await {
-            Some(answer) => !answer.starts_with(b"*-1") && !answer.starts_with(b"_"),
+            Some(answer) => ![b"*-1".as_slice(), b"$-1", b"_"]
+                .iter()
+                .any(|null| answer.starts_with(null)),
             None => true,
         }
     }

@@ -5,9 +5,11 @@ use super::number::whole_length;
 use super::reply_header::{Length, ReplyHeader};
 use super::reply_scalar::{behind_line, whole_scalar};
 
-/// How many aggregates may be open within each other. Redis nests a few, what a
-/// script returns perhaps some dozen; beyond this the peer is not to be trusted.
-pub const DEPTH_MAX: usize = 512;
+/// How many aggregates may be open within each other. Redis nests a few itself, but
+/// what a script returns goes as deep as Lua's stack allows, which is 8,000
+/// (`LUAI_MAXCSTACK`): any client can have that sent, and the connection that it is
+/// sent on must survive it. Beyond this the peer is not to be trusted.
+pub const DEPTH_MAX: usize = 16 * 1024;
 
 /// Follows the replies of a connection through the pieces they arrive in.
 ///

@@ -11,7 +11,7 @@ use crate::metrics::{CloseReason, ErrorCause};
 /// How long the oldest command of a shared connection may be unanswered before
 /// it is asked, over another connection, whether the node answers there. A long
 /// script makes Redis answer `-BUSY` elsewhere, which its callers should see.
-const SUSPECT_AFTER: Duration = Duration::from_millis(200);
+const SUSPECT_AFTER: Duration = Duration::from_millis(100);
 
 /// Sessions are looked at in turns; each is seen once in this many ticks.
 const SESSION_TURNS: usize = 8;

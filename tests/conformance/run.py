@@ -169,10 +169,11 @@ def start_redis(port, directory):
 
 def run_suite(tree, unit, port, lane, limit):
     """The suite's output, and whether it ended within `limit` seconds. `--durable` goes on
-    after a test that throws, so that one failure does not hide what follows it."""
+    after a test that throws, so that one failure does not hide what follows it. The suite
+    itself listens on one of the 32 ports below the base, which are this process's own."""
     process = subprocess.Popen(
         ["tclsh", "tests/test_helper.tcl", "--host", "127.0.0.1", "--port", str(port), "--durable",
-         "--single", unit, "--timeout", str(limit), "--baseport", str(21111 + lane * 1000)],
+         "--single", unit, "--timeout", str(limit), "--baseport", str(20_032 + os.getpid() % 300 * 32)],
         cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         text=True, errors="replace", start_new_session=True)
     try:
