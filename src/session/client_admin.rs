@@ -11,14 +11,13 @@ use super::client_command::{
 };
 use super::client_filter::{ClientFilter, ClientKind, no_such_user};
 use super::client_line::{ClientView, format_line};
-use super::dispatch::Row;
+use super::dispatch::{Row, silent_or};
 use super::failure;
 use super::input::{Request, Step};
-use super::lanes::{LeaseWish, Patience};
+use super::leases::{LeaseWish, Patience};
 use super::pause::Pause;
 use super::proxy::Message;
 use super::registry::Kill;
-use super::transaction::silent_or;
 use super::worker::State;
 use crate::backend::{Kind, Marks, Ticket};
 use crate::command::ServerVersion;

@@ -1,12 +1,11 @@
 //! Commands that must get through while data connections are stalled, and what
 //! has to be put right in their replies.
 
-use super::dispatch::Row;
+use super::dispatch::{Row, silent_or};
 use super::info::{self, InfoFacts};
 use super::input::{Request, Step};
 use super::pause::Pause;
 use super::proxy::Message;
-use super::transaction::silent_or;
 use super::worker::State;
 use crate::backend::{Kind, Marks, Ticket};
 use crate::command::Command;

@@ -438,3 +438,12 @@ impl State {
         step
     }
 }
+
+/// `marks`, and [`Marks::SILENT`] if the client is not to see the reply.
+pub(super) fn silent_or(silent: bool, marks: Marks) -> Marks {
+    if silent {
+        marks.with(Marks::SILENT)
+    } else {
+        marks
+    }
+}

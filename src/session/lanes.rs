@@ -1,11 +1,9 @@
 //! Which connection a command takes: the worker's connections by partition, how
 //! they are opened, lent out, retired and closed.
 
-use std::future::Future;
-
 use tokio::time::Instant;
 
-use super::client::{Answer, Flags, Lease, NONE, Until};
+use super::client::{Flags, NONE};
 use super::failure::Failure;
 use super::worker::{ConnTask, State};
 use crate::backend::{
@@ -33,28 +31,6 @@ pub struct Lane {
     pub sessions: u32,
     /// Connections of any kind that belong here.
     pub conns: u32,
-}
-
-/// How somebody who needs a lease waits for it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Patience {
-    /// Not at all: there is another way.
-    AtOnce,
-    /// In line, up to its length and the deadline.
-    InLine,
-}
-
-/// What became of the wish for a lease.
-#[derive(Debug)]
-pub enum LeaseWish {
-    /// The session holds this connection.
-    Held(u32),
-    /// It is being seen to; the session waits.
-    Waits,
-    /// There is none; the reply that says why.
-    Refused(Vec<u8>),
-    /// None was free at once.
-    NotAtOnce,
 }
 
 impl State {
@@ -209,7 +185,7 @@ impl State {
         });
     }
 
-    fn opened(&mut self, ticket: Ticket, result: Result<Opened, OpenError>) {
+    pub(super) fn opened(&mut self, ticket: Ticket, result: Result<Opened, OpenError>) {
         let Opened { socket, id, slot } = match result {
             Ok(opened) => opened,
             Err(error) => return self.opening_failed(ticket, &Failure::Open(error)),
@@ -371,200 +347,6 @@ impl State {
                 Ok(conn.slot)
             }
             None => self.lane_conn(ticket),
-        }
-    }
-
-    /// A connection that the session holds alone. Waits for earlier replies first.
-    pub(super) fn wish_lease(
-        &mut self,
-        ticket: Ticket,
-        kind: Kind,
-        until: Until,
-        patience: Patience,
-    ) -> LeaseWish {
-        if self.must_wait_for_replies(ticket) {
-            return LeaseWish::Waits;
-        }
-        let session = &mut self.sessions[ticket.slot as usize];
-        let extra = session.extra();
-        match extra.answer.take() {
-            Some(Answer::NoLease(reply)) => return LeaseWish::Refused(reply),
-            other => extra.answer = other,
-        }
-        if let Some(lease) = &mut extra.lease {
-            lease.until = until;
-            lease.fresh = false;
-            if kind != Kind::Blocking {
-                extra.lease_asked_at = 0;
-            }
-            return LeaseWish::Held(lease.conn);
-        }
-        let lane = self.lane_of(ticket);
-        if matches!(kind, Kind::Lease | Kind::Blocking)
-            && let Some(conn) = self.idle_lease(lane, kind)
-        {
-            self.sessions[ticket.slot as usize].extra().lease_asked_at = 0;
-            self.hold(ticket, conn, until, false);
-            return LeaseWish::Held(conn);
-        }
-        let node = self.fronts[self.lanes[lane as usize].route as usize]
-            .route
-            .node
-            .clone();
-        if let Some(error) = node.unavailable() {
-            return LeaseWish::Refused(Failure::Open(error).reply());
-        }
-        if let Some(slot) = node.ledger.try_take(kind) {
-            self.dial_lease(ticket, lane, kind, until, async { Ok(slot) });
-            return LeaseWish::Waits;
-        }
-        if patience == Patience::AtOnce {
-            return LeaseWish::NotAtOnce;
-        }
-        let deadline = Instant::now() + node.config.lease_wait;
-        let ledger = node.ledger.clone();
-        let slot = async move { ledger.take(kind, deadline).await };
-        self.dial_lease(ticket, lane, kind, until, slot);
-        LeaseWish::Waits
-    }
-
-    fn idle_lease(&mut self, lane: u32, kind: Kind) -> Option<u32> {
-        let idle = &mut self.lanes[lane as usize].idle_leases;
-        let place = idle
-            .iter()
-            .rposition(|&conn| self.conns[conn as usize].kind == kind)?;
-        Some(idle.swap_remove(place))
-    }
-
-    fn hold(&mut self, ticket: Ticket, conn: u32, until: Until, fresh: bool) {
-        let now = self.clock.now();
-        let connection = &mut self.conns[conn as usize];
-        connection.mode = Mode::Exclusive(ticket);
-        if let Some(slot) = &connection.slot {
-            slot.set_busy();
-        }
-        let session = &mut self.sessions[ticket.slot as usize];
-        session.flags.set(Flags::SPECIAL);
-        session.extra().lease = Some(Lease {
-            conn,
-            until,
-            fresh,
-            idle_since: now,
-        });
-        let metrics = &self.fronts[session.route as usize].metrics;
-        metrics.leases_granted.inc();
-        metrics.leases_held.inc();
-    }
-
-    fn dial_lease(
-        &mut self,
-        ticket: Ticket,
-        lane: u32,
-        kind: Kind,
-        until: Until,
-        slot: impl Future<Output = Result<Slot, Refused>> + 'static,
-    ) {
-        let asked_at = self.clock.now();
-        let session = &mut self.sessions[ticket.slot as usize];
-        session.flags.set(Flags::WAITING);
-        session.extra().lease_asked_at = asked_at;
-        let route = session.route;
-        let node = self.fronts[route as usize].route.node.clone();
-        self.fronts[route as usize].metrics.leases_waiting.inc();
-        let key = self.lanes[lane as usize].key.clone();
-        let worker = self.worker();
-        tokio::task::spawn_local(async move {
-            let outcome = match slot.await {
-                Ok(slot) => node.open(&key, slot).await.map_err(Failure::Open),
-                Err(refused) => Err(refusal(&refused)),
-            };
-            worker.enter(|state| {
-                let front = &state.fronts[route as usize];
-                front.metrics.leases_waiting.dec();
-                front
-                    .metrics
-                    .lease_wait
-                    .record(state.clock.now() - asked_at);
-                state.lease_opened(ticket, (route, key), kind, until, outcome);
-            });
-        });
-    }
-
-    fn lease_opened(
-        &mut self,
-        ticket: Ticket,
-        lane: (u16, Partition),
-        kind: Kind,
-        until: Until,
-        outcome: Result<Opened, Failure>,
-    ) {
-        let wanted = self.session(ticket).is_some();
-        match outcome {
-            Ok(opened) if wanted => {
-                let lane = self.find_lane(lane.0, lane.1);
-                let conn = self.add_conn(kind, lane);
-                self.opened(conn, Ok(opened));
-                self.hold(ticket, conn.slot, until, true);
-            }
-            Ok(opened) => close_politely(opened.socket, Some(opened.slot)),
-            Err(failure) => {
-                let metrics = &self.fronts[lane.0 as usize].metrics;
-                match failure.shed() {
-                    Some(limit) => metrics.shed(failure.cause(), limit),
-                    None => metrics.error(failure.cause()),
-                }
-                if let Some(session) = self.session(ticket) {
-                    session.extra().answer = Some(Answer::NoLease(failure.reply()));
-                }
-            }
-        }
-        if let Some(session) = self.session(ticket) {
-            session.flags.clear(Flags::WAITING);
-            self.make_ready(ticket);
-        }
-    }
-
-    /// The session gives its lease back. A clean one serves the next who needs
-    /// it; one whose state may have changed is closed.
-    pub(super) fn give_back_lease(&mut self, ticket: Ticket) {
-        let Some(session) = self.session(ticket) else {
-            return;
-        };
-        let Some(lease) = session.extra.as_mut().and_then(|extra| extra.lease.take()) else {
-            return;
-        };
-        self.refresh_special(ticket);
-        self.end_lease(lease.conn, true);
-    }
-
-    /// A lease is held no more.
-    pub(super) fn end_lease(&mut self, conn: u32, clean: bool) {
-        let Some(connection) = self.conns.get_mut(conn as usize) else {
-            return;
-        };
-        let lane = connection.lane;
-        let reusable = clean
-            && connection.is_quiet()
-            && !connection.dirty
-            && !connection.mid_request
-            && !connection.retiring
-            && matches!(connection.kind, Kind::Lease | Kind::Blocking)
-            && matches!(connection.io, Io::Socket(_));
-        let route = self.lanes[lane as usize].route;
-        self.fronts[route as usize].metrics.leases_held.dec();
-        if reusable {
-            connection.mode = Mode::Exclusive(Ticket {
-                slot: NONE,
-                generation: 0,
-            });
-            connection.progress_at = self.clock.now();
-            connection.streaming = false;
-            if let Some(slot) = &connection.slot {
-                slot.set_idle(Instant::now());
-            }
-            self.lanes[lane as usize].idle_leases.push(conn);
-        } else {
-            self.close_conn(conn);
         }
     }
 }

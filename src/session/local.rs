@@ -3,12 +3,11 @@
 //! are Weir's to keep.
 
 use super::client::{Answer, Extra, Flags, NONE, Transaction};
-use super::dispatch::Row;
+use super::dispatch::{Row, silent_or};
 use super::failure;
 use super::hello::{self, HelloStep};
 use super::input::{Request, Step};
 use super::login::Credentials;
-use super::transaction::silent_or;
 use super::worker::State;
 use crate::backend::{DefaultUser, Marks, Ticket, User};
 use crate::command::{Command, Local};

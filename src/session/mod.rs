@@ -5,6 +5,8 @@
 //! session's commands in flight are on one connection, so its replies come in the
 //! order of its requests; changing paths waits until the earlier ones have arrived.
 
+mod block;
+mod broken_transaction;
 mod client;
 mod client_admin;
 pub mod client_command;
@@ -17,6 +19,7 @@ pub mod hello;
 pub mod info;
 mod input;
 mod lanes;
+mod leases;
 mod links;
 mod local;
 mod login;

@@ -5,11 +5,10 @@
 use std::time::Duration;
 
 use super::client::{Flags, Until};
-use super::dispatch::Row;
+use super::dispatch::{Row, silent_or};
 use super::failure::Failure;
 use super::input::{Request, Step};
-use super::lanes::{LeaseWish, Patience};
-use super::transaction::silent_or;
+use super::leases::{LeaseWish, Patience};
 use super::worker::State;
 use crate::backend::{Entry, Kind, Marks, Mode, Ticket};
 use crate::command::{Sub, blocking};

@@ -2,9 +2,9 @@
 //! collected in memory nor does it hold up others.
 
 use super::client::{Flags, Transaction};
+use super::dispatch::silent_or;
 use super::failure;
-use super::lanes::{LeaseWish, Patience};
-use super::transaction::silent_or;
+use super::leases::{LeaseWish, Patience};
 use super::worker::State;
 use crate::backend::{Entry, Kind, Marks, Ticket};
 use crate::command::Class;

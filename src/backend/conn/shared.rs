@@ -1,0 +1,178 @@
+//! Replies on a connection that many clients share: the hot loop. Neighbouring
+//! replies to the same caller become one run; parts of a large one are passed on.
+
+use super::{Broken, Conn, Sink};
+use crate::backend::entry::{Entry, Marks, Ticket};
+
+/// A reply of which this much has arrived and more is to come is passed on in
+/// parts. Smaller ones wait for their end, which saves a write to the client.
+pub(super) const STREAM_FROM: usize = 16 * 1024;
+impl Conn {
+    pub(super) fn receive_shared<S: Sink>(
+        &mut self,
+        input: &[u8],
+        sink: &mut S,
+    ) -> Result<(), Broken> {
+        let mut acknowledged = 0;
+        let result = self.receive_runs(input, sink, &mut acknowledged);
+        self.ring.acknowledge(acknowledged);
+        result
+    }
+
+    /// The hot loop: neighbouring replies to the same caller become one run.
+    fn receive_runs<S: Sink>(
+        &mut self,
+        input: &[u8],
+        sink: &mut S,
+        acknowledged: &mut usize,
+    ) -> Result<(), Broken> {
+        let mut position = 0;
+        let mut run = Run::default();
+        while position < input.len() {
+            let fed = self
+                .scanner
+                .feed(&input[position..])
+                .map_err(Broken::Malformed)?;
+            let end = position + fed.consumed;
+            if !fed.complete {
+                run.end(input, sink);
+                return self.keep_part(&input[position..end], sink);
+            }
+            let Some(entry) = self.in_flight.pop_front() else {
+                return Err(Broken::Unasked);
+            };
+            *acknowledged += entry.len as usize;
+            if entry.marks.any(SPECIAL) || self.head_started || !self.carry.is_empty() {
+                run.end(input, sink);
+                self.deliver_special(&entry, &input[position..end], sink);
+            } else {
+                run.extend(&entry, position, end, input, sink);
+            }
+            position = end;
+            if self
+                .in_flight
+                .front()
+                .is_some_and(|next| next.marks.any(Marks::LOST))
+            {
+                run.end(input, sink);
+                self.settle_lost(sink);
+            }
+        }
+        run.end(input, sink);
+        Ok(())
+    }
+
+    /// Tells the callers at the front whose commands were lost with an earlier
+    /// connection; no reply will come for them.
+    pub fn settle_lost<S: Sink>(&mut self, sink: &mut S) {
+        while let Some(next) = self.in_flight.front() {
+            if !next.marks.any(Marks::LOST) {
+                break;
+            }
+            sink.lost(next);
+            self.in_flight.pop_front();
+        }
+    }
+
+    pub(super) fn deliver_special<S: Sink>(&mut self, entry: &Entry, last: &[u8], sink: &mut S) {
+        let carry = std::mem::take(&mut self.carry);
+        let started = std::mem::take(&mut self.head_started);
+        let joined;
+        let bytes = if carry.is_empty() {
+            last
+        } else {
+            joined = [carry.as_slice(), last].concat();
+            &joined
+        };
+        if entry.marks.any(Marks::ANSWERED) {
+            // The late reply of a request that was answered at its deadline.
+        } else if entry.marks.any(Marks::LINK) {
+            sink.link(entry.to, bytes);
+        } else if entry.marks.any(Marks::WHOLE.with(Marks::SILENT)) && !started {
+            sink.whole(entry, bytes);
+        } else if entry.marks.any(Marks::SILENT) {
+            sink.whole(entry, &[]);
+        } else {
+            sink.replies(entry.to, bytes, 1);
+        }
+    }
+
+    /// The beginning of a reply: passed on if it is large, kept if it is small.
+    pub(super) fn keep_part<S: Sink>(&mut self, part: &[u8], sink: &mut S) -> Result<(), Broken> {
+        let Some(head) = self.in_flight.front() else {
+            return Err(Broken::Unasked);
+        };
+        let kept = self.carry.len() + part.len();
+        if head.marks.any(Marks::ANSWERED.with(Marks::SILENT)) {
+            self.carry.clear();
+            self.head_started = true;
+        } else if head.marks.any(Marks::WHOLE) {
+            if kept > self.whole_max {
+                return Err(Broken::TooLarge);
+            }
+            self.carry.extend_from_slice(part);
+        } else if self.head_started || kept >= STREAM_FROM {
+            let (to, link) = (head.to, head.marks.any(Marks::LINK));
+            self.head_started = true;
+            let carry = std::mem::take(&mut self.carry);
+            for piece in [carry.as_slice(), part] {
+                if link {
+                    sink.link(to, piece);
+                } else if !piece.is_empty() {
+                    sink.part(to, piece);
+                }
+            }
+        } else {
+            self.carry.extend_from_slice(part);
+        }
+        Ok(())
+    }
+}
+
+/// Marks that keep a reply out of a run.
+pub(super) const SPECIAL: Marks = Marks::ANSWERED
+    .with(Marks::LINK)
+    .with(Marks::WHOLE)
+    .with(Marks::SILENT)
+    .with(Marks::SUBSCRIBE);
+
+/// Neighbouring replies to one session.
+#[derive(Default)]
+struct Run {
+    to: Option<Ticket>,
+    start: usize,
+    stop: usize,
+    count: u32,
+}
+
+impl Run {
+    #[inline]
+    fn extend<S: Sink>(
+        &mut self,
+        entry: &Entry,
+        start: usize,
+        stop: usize,
+        input: &[u8],
+        sink: &mut S,
+    ) {
+        if self.to == Some(entry.to) {
+            self.stop = stop;
+            self.count += 1;
+            return;
+        }
+        self.end(input, sink);
+        *self = Run {
+            to: Some(entry.to),
+            start,
+            stop,
+            count: 1,
+        };
+    }
+
+    #[inline]
+    fn end<S: Sink>(&mut self, input: &[u8], sink: &mut S) {
+        if let Some(to) = self.to.take() {
+            sink.replies(to, &input[self.start..self.stop], self.count);
+        }
+    }
+}
