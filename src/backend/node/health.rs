@@ -1,0 +1,81 @@
+//! Whether the node can be reached, and how many connections it has room for.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
+
+use tokio::time::Instant;
+
+use super::{Health, Node, OpenError};
+use crate::backend::budget::Phase;
+
+impl Node {
+    pub(super) fn succeeded(&self) {
+        if self.down.swap(false, Relaxed) {
+            let mut health = self.health();
+            health.backoff.reset();
+            health.down = None;
+            tracing::info!(node = %self.config.address, route = %self.route, "node is back");
+        }
+        let mut health = self.health();
+        if !health.is_narrow {
+            health.crowded.reset();
+        }
+    }
+
+    /// The node takes no more clients: Weir goes on with the connections that it has,
+    /// and after a pause tries whether there is room again.
+    pub(super) fn narrow(self: &Arc<Self>) {
+        let snapshot = self.ledger.snapshot();
+        let count = |phase: Phase| -> usize {
+            let of_kind = snapshot.slots.iter();
+            of_kind.map(|phases| phases[phase.index()]).sum()
+        };
+        let open = count(Phase::Open);
+        if open == 0 {
+            // Nothing to go on with.
+            self.failed(&OpenError::Full);
+            return;
+        }
+        self.ledger
+            .set_max_connections((open + count(Phase::Dialling)).min(self.config.max_connections));
+        let mut health = self.health();
+        if std::mem::replace(&mut health.is_narrow, true) {
+            return;
+        }
+        let pause = health.crowded.next_pause();
+        drop(health);
+        tracing::warn!(
+            node = %self.config.address, route = %self.route, open,
+            "the node's maxclients is reached: going on with the connections that are open"
+        );
+        let node = self.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(pause).await;
+            node.widen();
+        });
+    }
+
+    pub(super) fn widen(&self) {
+        self.health().is_narrow = false;
+        self.ledger.set_max_connections(self.config.max_connections);
+    }
+
+    pub(super) fn failed(&self, error: &OpenError) {
+        let mut health = self.health();
+        let pause = health.backoff.next_pause();
+        let first = health.down.is_none();
+        health.down = Some((Instant::now() + pause, error.clone()));
+        drop(health);
+        self.down.store(true, Relaxed);
+        self.mark_stale();
+        if first {
+            tracing::warn!(
+                node = %self.config.address, route = %self.route, "node cannot be used: {error}"
+            );
+        }
+    }
+
+    pub(super) fn health(&self) -> std::sync::MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,241 @@
+//! Opening a connection: dial, shake hands, and what a refusal means; closing one so that
+//! its slot comes back when the node has let go of it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use super::{DefaultUser, Node, OpenError, Opened};
+use crate::backend::budget::{Kind, Partition, Phase, Slot};
+use crate::backend::credential::{Credential, User, UserId};
+use crate::backend::handshake::{Greeting, Handshake, HandshakeError, HandshakeSpec, Progress};
+use crate::net;
+
+impl Node {
+    /// Connects and shakes hands. The slot comes back with the connection; if there
+    /// is none, it returns to the ledger when the node has let go of it.
+    ///
+    /// # Errors
+    /// [`OpenError`]; one that is about the node and not about this user holds off
+    /// further attempts for a while.
+    pub async fn open(self: &Arc<Self>, key: &Partition, slot: Slot) -> Result<Opened, OpenError> {
+        let deadline = Instant::now() + self.timeouts.connect;
+        let Some(mut user) = self.credentials.get(key.user) else {
+            // The last session of this user has gone, and with it the credential.
+            return Err(OpenError::Refused("NOAUTH Authentication required.".into()));
+        };
+        loop {
+            let credential = user.credential();
+            let error = match self.try_open(key, credential, &slot, deadline).await {
+                Ok((socket, id)) => {
+                    self.succeeded();
+                    slot.set_phase(Phase::Open);
+                    return Ok(Opened { socket, id, slot });
+                }
+                Err((error, socket)) => {
+                    // Weir's own password may have been changed in the file that it was
+                    // read from. The connection that was refused has to be gone first:
+                    // the slot is for one.
+                    let is_stale = key.user == UserId::BACKEND
+                        && matches!(&error, OpenError::Refused(text) if is_about_login(text));
+                    match socket {
+                        Some(mut socket) if is_stale => {
+                            let Some(fresh) = self.reread_password(&user).await else {
+                                close_politely(socket, Some(slot));
+                                return Err(error);
+                            };
+                            user = fresh;
+                            if timeout_at(deadline, end(&mut socket)).await.is_ok() {
+                                continue;
+                            }
+                            close_politely(socket, Some(slot));
+                        }
+                        Some(socket) => close_politely(socket, Some(slot)),
+                        None => drop(slot),
+                    }
+                    error
+                }
+            };
+            match &error {
+                OpenError::Refused(_) => {}
+                OpenError::Full => self.narrow(),
+                OpenError::Unreachable(_) => self.failed(&error),
+            }
+            return Err(error);
+        }
+    }
+
+    /// One attempt; with the error comes the socket, if the node has it still.
+    pub(super) async fn try_open(
+        &self,
+        key: &Partition,
+        credential: Option<&Credential>,
+        slot: &Slot,
+        deadline: Instant,
+    ) -> Result<(TcpStream, Option<i64>), (OpenError, Option<TcpStream>)> {
+        let mut socket = self.dial().await.map_err(|error| (error, None))?;
+        let name = format!("weir:{}:{}", self.route, slot.kind().name());
+        let mut handshake = Handshake::new(&HandshakeSpec {
+            credential,
+            version: key.version,
+            db: key.db,
+            no_touch: key.no_touch,
+            name: &name,
+            asks_id: slot.kind() == Kind::Blocking,
+        });
+        let error = match timeout_at(deadline, shake_hands(&mut socket, &mut handshake)).await {
+            Ok(Ok(Ok(greeting))) => {
+                if key.user == UserId::NOBODY {
+                    self.default_user.store(DefaultUser::Open as u8, Relaxed);
+                }
+                return Ok((socket, greeting.connection_id()));
+            }
+            Ok(Ok(Err(error))) => self.refusal(error, key),
+            Ok(Err(why)) => self.unreachable(&why),
+            Err(_) => self.unreachable("no answer to the handshake"),
+        };
+        Err((error, Some(socket)))
+    }
+
+    /// Reads Weir's own password again from where it came from. The user to try
+    /// with, if the node has refused another one than that.
+    pub(super) async fn reread_password(&self, refused: &User) -> Option<User> {
+        let refused = refused.credential()?;
+        let known = self.credentials.backend();
+        if known.credential() != Some(refused) {
+            // Another worker was faster.
+            return Some(known);
+        }
+        let password = refused.password().clone();
+        let read = tokio::task::spawn_blocking(move || password.reread()).await;
+        let fresh = match read.ok()? {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                tracing::warn!(
+                    node = %self.config.address, route = %self.route,
+                    "the node refuses the password, and it cannot be read again: {error}"
+                );
+                return None;
+            }
+        };
+        let fresh = Credential::new(refused.username(), fresh);
+        if fresh == *refused {
+            return None;
+        }
+        tracing::info!(
+            node = %self.config.address, route = %self.route,
+            "the node refused the password; it was read again and has changed"
+        );
+        self.credentials.set_backend(Some(fresh));
+        Some(self.credentials.backend())
+    }
+
+    /// Connects and says nothing: for checking logins, which need no handshake.
+    ///
+    /// # Errors
+    /// As [`Node::open`].
+    pub async fn dial(&self) -> Result<TcpStream, OpenError> {
+        let options = net::DialOptions {
+            timeout: self.timeouts.connect,
+            keepalive: self.config.tcp_keepalive,
+            // Twice what a stalled connection is given before it is replaced.
+            user_timeout: self.timeouts.stall * 2,
+        };
+        net::dial(&self.config.address, &options)
+            .await
+            .map_err(|error| {
+                let error = OpenError::Unreachable(error.to_string());
+                self.failed(&error);
+                error
+            })
+    }
+
+    pub(super) fn unreachable(&self, why: &str) -> OpenError {
+        OpenError::Unreachable(format!("{}: {why}", self.config.address))
+    }
+
+    /// A failed handshake in the words that Redis uses for it.
+    pub(super) fn refusal(&self, error: HandshakeError, key: &Partition) -> OpenError {
+        if key.user == UserId::NOBODY && error == HandshakeError::NoAuth {
+            self.default_user.store(DefaultUser::Closed as u8, Relaxed);
+        }
+        let text = match error {
+            HandshakeError::MaxClients => return OpenError::Full,
+            HandshakeError::WrongPass => {
+                "WRONGPASS invalid username-password pair or user is disabled.".into()
+            }
+            HandshakeError::NoAuth => "NOAUTH Authentication required.".into(),
+            HandshakeError::NoSuchDb => "ERR DB index is out of range".into(),
+            HandshakeError::Busy => {
+                "BUSY Redis is busy running a script. You can only call SCRIPT KILL or \
+                 SHUTDOWN NOSAVE."
+                    .into()
+            }
+            HandshakeError::Loading => "LOADING Redis is loading the dataset in memory".into(),
+            HandshakeError::NoProto => "NOPROTO unsupported protocol version".into(),
+            HandshakeError::NoPerm(step) => {
+                format!(
+                    "NOPERM this user has no permissions to run '{}'",
+                    step.command()
+                )
+            }
+            HandshakeError::Other(_, text) => text,
+            other => return self.unreachable(&other.to_string()),
+        };
+        OpenError::Refused(text)
+    }
+}
+
+/// Whether an error to a login says that the password is not the right one.
+pub(super) fn is_about_login(text: &str) -> bool {
+    text.starts_with("WRONGPASS") || text.starts_with("NOAUTH")
+}
+
+/// Says goodbye and waits until the node has closed its end.
+pub(super) async fn end(socket: &mut TcpStream) {
+    let _ = socket.shutdown().await;
+    let mut rest = [0; 4096];
+    while socket.read(&mut rest).await.is_ok_and(|n| n > 0) {}
+}
+
+/// Says goodbye and waits, for as long as it takes, until the node has closed
+/// its end: until then the node counts the connection, and so does the ledger. A
+/// node that is gone for good is noticed by the socket's own keepalive.
+pub fn close_politely(mut socket: TcpStream, slot: Option<Slot>) {
+    if let Some(slot) = &slot {
+        slot.set_phase(Phase::Closing);
+    }
+    tokio::task::spawn_local(async move {
+        end(&mut socket).await;
+        drop(socket);
+        drop(slot);
+    });
+}
+
+pub(super) async fn shake_hands(
+    socket: &mut TcpStream,
+    handshake: &mut Handshake,
+) -> Result<Result<Greeting, HandshakeError>, String> {
+    socket
+        .write_all(handshake.request())
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut buffer = [0; 2048];
+    loop {
+        let n = socket
+            .read(&mut buffer)
+            .await
+            .map_err(|error| error.to_string())?;
+        if n == 0 {
+            return Err("closed during the handshake".to_owned());
+        }
+        match handshake.feed(&buffer[..n]) {
+            Progress::More => {}
+            Progress::Ready(greeting) => return Ok(Ok(greeting)),
+            Progress::Failed(error) => return Ok(Err(error)),
+        }
+    }
+}
