@@ -111,7 +111,7 @@ impl State {
 
     /// Nothing of the block is run; each of its commands is told so, or those
     /// behind `MULTI` would run one by one.
-    pub(super) fn refuse_block(
+    fn refuse_block(
         &mut self,
         ticket: Ticket,
         failure: &Failure,
@@ -180,7 +180,7 @@ impl State {
         }
     }
 
-    pub(super) fn keep_in_queue(
+    fn keep_in_queue(
         &mut self,
         ticket: Ticket,
         request: &Request<'_>,
@@ -236,7 +236,7 @@ impl State {
         }
     }
 
-    pub(super) fn exec_queue(
+    fn exec_queue(
         &mut self,
         ticket: Ticket,
         request: &Request<'_>,

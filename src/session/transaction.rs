@@ -70,7 +70,7 @@ impl State {
     }
 
     /// A lease that is held for longer anyway stays so.
-    pub(super) fn until_transaction(&self, ticket: Ticket) -> Until {
+    fn until_transaction(&self, ticket: Ticket) -> Until {
         let session = &self.sessions[ticket.slot as usize];
         match session.extra.as_ref().and_then(|extra| extra.lease) {
             Some(lease) if lease.until != Until::Reply => lease.until,
@@ -78,7 +78,7 @@ impl State {
         }
     }
 
-    pub(super) fn enter_transaction(&mut self, ticket: Ticket, transaction: Transaction) {
+    fn enter_transaction(&mut self, ticket: Ticket, transaction: Transaction) {
         let session = &mut self.sessions[ticket.slot as usize];
         session.flags.set(Flags::SPECIAL);
         session.extra().transaction = transaction;
@@ -113,7 +113,7 @@ impl State {
     }
 
     /// Between `WATCH` and `MULTI`: everything goes over the lease.
-    pub(super) fn while_watching(
+    fn while_watching(
         &mut self,
         ticket: Ticket,
         request: &Request<'_>,
@@ -156,7 +156,7 @@ impl State {
     }
 
     /// Between `MULTI` and `EXEC` on a lease: Redis queues, Redis words errors.
-    pub(super) fn on_lease(
+    fn on_lease(
         &mut self,
         ticket: Ticket,
         request: &Request<'_>,
@@ -176,7 +176,7 @@ impl State {
         }
     }
 
-    pub(super) fn note_queued(
+    fn note_queued(
         &mut self,
         ticket: Ticket,
         request: &Request<'_>,
@@ -215,7 +215,7 @@ impl State {
 
     /// `EXEC`, `DISCARD`, `UNWATCH` on the lease: the transaction is over with the
     /// reply, and so is the lease.
-    pub(super) fn end_block(
+    fn end_block(
         &mut self,
         ticket: Ticket,
         request: &Request<'_>,
@@ -260,7 +260,7 @@ impl State {
 
     /// `EXEC` of a block whose reply does not say where it ends: from here on client
     /// and server talk to each other, until either of them closes.
-    pub(super) fn exec_unframed(
+    fn exec_unframed(
         &mut self,
         ticket: Ticket,
         conn: u32,

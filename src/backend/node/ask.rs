@@ -55,7 +55,7 @@ impl Node {
     }
 
     /// One question on a connection of its own; the beginning of the answer.
-    pub(super) async fn ask(
+    async fn ask(
         self: &Arc<Self>,
         key: &Partition,
         question: &[&[u8]],

@@ -37,7 +37,7 @@ impl Node {
         }
     }
 
-    pub(super) async fn learn(self: &Arc<Self>) -> Result<(), OpenError> {
+    async fn learn(self: &Arc<Self>) -> Result<(), OpenError> {
         let key = |user| Partition {
             user,
             version: Version::Resp2,
@@ -86,7 +86,7 @@ impl Node {
         Err(error)
     }
 
-    pub(super) async fn slot(&self) -> Result<Slot, OpenError> {
+    async fn slot(&self) -> Result<Slot, OpenError> {
         let deadline = Instant::now() + self.config.lease_wait;
         self.ledger
             .take(Kind::Control, deadline)
@@ -96,7 +96,7 @@ impl Node {
             })
     }
 
-    pub(super) fn take_in(&self, answers: &[Value]) {
+    fn take_in(&self, answers: &[Value]) {
         let mut facts = ServerFacts::default();
         let [info, config_bulk, config_databases, config_clients, command] = answers else {
             return;
@@ -120,7 +120,7 @@ impl Node {
 }
 
 /// Asks the questions in one write; a managed server may refuse any of them.
-pub(super) async fn ask(socket: &mut TcpStream) -> Result<Vec<Value>, String> {
+async fn ask(socket: &mut TcpStream) -> Result<Vec<Value>, String> {
     let questions: [&[&str]; 5] = [
         &["INFO", "server"],
         &["CONFIG", "GET", "proto-max-bulk-len"],

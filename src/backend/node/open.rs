@@ -69,7 +69,7 @@ impl Node {
     }
 
     /// One attempt; with the error comes the socket, if the node has it still.
-    pub(super) async fn try_open(
+    async fn try_open(
         &self,
         key: &Partition,
         credential: Option<&Credential>,
@@ -102,7 +102,7 @@ impl Node {
 
     /// Reads Weir's own password again from where it came from. The user to try
     /// with, if the node has refused another one than that.
-    pub(super) async fn reread_password(&self, refused: &User) -> Option<User> {
+    async fn reread_password(&self, refused: &User) -> Option<User> {
         let refused = refused.credential()?;
         let known = self.credentials.backend();
         if known.credential() != Some(refused) {
@@ -158,7 +158,7 @@ impl Node {
     }
 
     /// A failed handshake in the words that Redis uses for it.
-    pub(super) fn refusal(&self, error: HandshakeError, key: &Partition) -> OpenError {
+    fn refusal(&self, error: HandshakeError, key: &Partition) -> OpenError {
         if key.user == UserId::NOBODY && error == HandshakeError::NoAuth {
             self.default_user.store(DefaultUser::Closed as u8, Relaxed);
         }
@@ -190,12 +190,12 @@ impl Node {
 }
 
 /// Whether an error to a login says that the password is not the right one.
-pub(super) fn is_about_login(text: &str) -> bool {
+fn is_about_login(text: &str) -> bool {
     text.starts_with("WRONGPASS") || text.starts_with("NOAUTH")
 }
 
 /// Says goodbye and waits until the node has closed its end.
-pub(super) async fn end(socket: &mut TcpStream) {
+async fn end(socket: &mut TcpStream) {
     let _ = socket.shutdown().await;
     let mut rest = [0; 4096];
     while socket.read(&mut rest).await.is_ok_and(|n| n > 0) {}
@@ -215,7 +215,7 @@ pub fn close_politely(mut socket: TcpStream, slot: Option<Slot>) {
     });
 }
 
-pub(super) async fn shake_hands(
+async fn shake_hands(
     socket: &mut TcpStream,
     handshake: &mut Handshake,
 ) -> Result<Result<Greeting, HandshakeError>, String> {
