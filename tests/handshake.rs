@@ -123,10 +123,10 @@ fn refusals_are_told_apart() {
         // Who may not name the connection can use it all the same.
         let unnamed = error(Some(&weak), 0).expect("ready");
         assert!(!unnamed.is_named);
-        assert_eq!(
+        assert!(matches!(
             error(Some(&weak), 1),
-            Err(HandshakeError::NoPerm(Step::Select))
-        );
+            Err(HandshakeError::NoPerm(Step::Select, text)) if text.starts_with("NOPERM ")
+        ));
     }
 }
 

@@ -59,6 +59,11 @@ pub async fn accept(proxy: Arc<Proxy>, listener: Listener) {
         Ok(socket) => socket,
         Err(error) => return tracing::error!(?error, "cannot wait for clients"),
     };
+    // Who connects before the backend was asked what it is waits in the backlog: it could
+    // be told a wrong version, or be let in without a login.
+    let route_of = &proxy.routes[route as usize];
+    let patience = route_of.config.timeouts.connect * 2;
+    let _ = tokio::time::timeout(patience, route_of.node.first_met()).await;
     loop {
         let Ok(mut ready) = socket.readable().await else {
             return;

@@ -39,15 +39,14 @@ pub struct Credential {
 impl Credential {
     /// What `AUTH password` (without a name) or `AUTH username password` says.
     ///
-    /// The name `default` is the same as none, to Redis and so to Weir.
+    /// Without a name it is Redis's user `default`, but the two are not the same: where
+    /// that user has no password, Redis takes any with the name and none without it.
     pub fn new(username: Option<&[u8]>, password: Secret) -> Credential {
-        let username = username
-            .filter(|name| *name != b"default")
-            .map(<[u8]>::to_vec);
+        let username = username.map(<[u8]>::to_vec);
         Credential { username, password }
     }
 
-    /// The name; `None` is Redis's user `default`.
+    /// The name, if one was given.
     pub fn username(&self) -> Option<&[u8]> {
         self.username.as_deref()
     }
@@ -321,14 +320,14 @@ mod tests {
     }
 
     #[test]
-    fn default_is_the_user_without_a_name() {
+    fn a_user_that_is_named_is_not_one_that_is_not() {
         let table = Credentials::new(None);
         let unnamed = table
             .intern(Credential::new(None, Secret::new("p")))
             .unwrap();
         let named = table.intern(credential("default", "p")).unwrap();
-        assert_eq!(named.id(), unnamed.id());
-        assert_eq!(named.credential().unwrap().username(), None);
+        assert_ne!(named.id(), unnamed.id());
+        assert_eq!(unnamed.credential().unwrap().username(), None);
     }
 
     #[test]

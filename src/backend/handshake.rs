@@ -88,21 +88,20 @@ impl Handshake {
             encode_command(args, &mut request);
             steps.push(step);
         };
-        let username = spec.credential.map(|c| c.username().unwrap_or(b"default"));
-        let password = spec.credential.map(|c| c.password().expose());
-        match (spec.version, username, password) {
-            (Version::Resp3, Some(username), Some(password)) => {
+        let login = spec
+            .credential
+            .map(|login| (login.username(), login.password().expose()));
+        match (spec.version, login) {
+            (Version::Resp3, Some((username, password))) => {
+                let username = username.unwrap_or(b"default");
                 say(Step::Hello, &[b"HELLO", b"3", b"AUTH", username, password]);
             }
-            (Version::Resp3, ..) => say(Step::Hello, &[b"HELLO", b"3"]),
-            // Servers before Redis 6 know no names.
-            (Version::Resp2, Some(b"default"), Some(password)) => {
-                say(Step::Auth, &[b"AUTH", password]);
-            }
-            (Version::Resp2, Some(username), Some(password)) => {
+            (Version::Resp3, None) => say(Step::Hello, &[b"HELLO", b"3"]),
+            (Version::Resp2, Some((None, password))) => say(Step::Auth, &[b"AUTH", password]),
+            (Version::Resp2, Some((Some(username), password))) => {
                 say(Step::Auth, &[b"AUTH", username, password]);
             }
-            (Version::Resp2, ..) => {}
+            (Version::Resp2, None) => {}
         }
         say(
             Step::SetName,
@@ -180,7 +179,7 @@ impl Handshake {
             // as a whole are errors here, too: this may be the only command.
             let is_about_the_name = matches!(
                 error,
-                HandshakeError::Other(..) | HandshakeError::NoPerm(_) | HandshakeError::Busy
+                HandshakeError::Other(..) | HandshakeError::NoPerm(..) | HandshakeError::Busy
             );
             let is_courtesy = matches!(step, Step::SetName | Step::Id);
             return if is_courtesy && is_about_the_name {
@@ -396,7 +395,7 @@ mod tests {
             (
                 &select,
                 "+OK\r\n-NOPERM this user has no …\r\n",
-                NoPerm(Step::Select),
+                NoPerm(Step::Select, "NOPERM this user has no …".into()),
             ),
             (
                 &select,

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
@@ -90,6 +90,10 @@ pub struct Node {
     started: Instant,
     /// The second in which the default user was last doubted.
     doubted_at: AtomicU64,
+    /// The second in which a client's user was last asked to ask the node.
+    informed_at: AtomicU64,
+    /// Whether the node was tried for the first time.
+    met: watch::Sender<bool>,
     /// Told when what was learnt of the node may be out of date.
     stale: Notify,
 }
@@ -142,6 +146,8 @@ impl Node {
             }),
             started: Instant::now(),
             doubted_at: AtomicU64::new(0),
+            informed_at: AtomicU64::new(0),
+            met: watch::Sender::new(false),
             stale: Notify::new(),
         })
     }

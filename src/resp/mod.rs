@@ -24,6 +24,7 @@ mod value;
 mod value_decode;
 mod value_encode;
 
+pub use number::integer;
 pub use partial::{Fed, PartialRequest};
 pub use protocol_error::ProtocolError;
 pub use reply::{DEPTH_MAX, ReplyFed, ReplyScanner};

@@ -26,6 +26,14 @@ pub(super) fn whole_length(input: &[u8], at: usize) -> Option<(u64, usize)> {
     }
 }
 
+/// The number that an argument is to Redis, which reads them as strictly as the
+/// numbers in headers; `None` if it is none.
+pub fn integer(argument: &[u8]) -> Option<i64> {
+    let mut number = Decimal::default();
+    argument.iter().for_each(|&byte| number.push(byte));
+    number.value()
+}
+
 #[inline(always)]
 fn digit(byte: u8) -> Option<u8> {
     let digit = byte.wrapping_sub(b'0');

@@ -79,6 +79,8 @@ impl State {
             .route
             .config;
         let session = &mut self.sessions[ticket.slot as usize];
+        // CLIENT REPLY SKIP is for MULTI alone, OFF for all of them.
+        let off = session.flags.any(Flags::REPLY_OFF);
         if session.in_flight > 0
             && session.in_flight as usize + block.len() > config.clients.in_flight_max as usize
         {
@@ -91,13 +93,14 @@ impl State {
         let conn = match self.shared_conn(ticket) {
             Ok(Some(conn)) => conn,
             Ok(None) => return Step::Wait,
-            Err(failure) => return self.refuse_block(ticket, &failure, block, silent),
+            Err(failure) => return self.refuse_block(ticket, &failure, block, (silent, off)),
         };
-        let marks = silent_or(silent, block_marks(block.iter().map(|(_, row)| *row)));
+        let marks = block_marks(block.iter().map(|(_, row)| *row));
+        let (first, marks) = (silent_or(silent, marks), silent_or(off, marks));
         let mut start = 0;
         for (index, (len, row)) in block.iter().enumerate() {
             if index == 0 {
-                self.put(ticket, conn, request.frame, row.id, marks);
+                self.put(ticket, conn, request.frame, row.id, first);
                 continue;
             }
             let end = start + *len as usize;
@@ -116,12 +119,13 @@ impl State {
         ticket: Ticket,
         failure: &Failure,
         block: &[(u32, Row)],
-        silent: bool,
+        (first_silent, silent): (bool, bool),
     ) -> Step {
         if self.must_wait_for_replies(ticket) {
             return Step::Wait;
         }
-        for _ in block {
+        for index in 0..block.len() {
+            let silent = if index == 0 { first_silent } else { silent };
             self.refuse(ticket, failure, silent);
         }
         Step::TakenWith(block[1..].iter().map(|(len, _)| *len as usize).sum())

@@ -183,7 +183,7 @@ impl State {
         }
         match class {
             Class::Local(Local::Quit) => self.quit(ticket, silent),
-            Class::Local(Local::Reset) => self.reset(ticket, flags),
+            Class::Local(Local::Reset) if accepted => self.reset(ticket, silent),
             _ if self.is_monitoring(ticket) => self.while_monitoring(ticket, request),
             _ if self.in_transaction(ticket) => {
                 self.in_block(ticket, request, class, row, command, silent)
@@ -428,7 +428,11 @@ impl State {
             (failure::NO_AUTH.to_vec(), ErrorCause::NoAuth)
         } else {
             let refusal = command::refusal(&front.table, request, server).unwrap_or_default();
-            (failure::error_line(refusal), ErrorCause::UnknownCommand)
+            (refusal, ErrorCause::UnknownCommand)
+        };
+        let text = match command.class {
+            Class::Exec => failure::exec_refused(&text),
+            _ => failure::error_line(text),
         };
         let step = self.answer(ticket, &text, silent);
         if step == Step::Taken {

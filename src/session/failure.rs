@@ -22,7 +22,7 @@ pub const TIMED_OUT_UNSENT: &[u8] =
 pub const MAX_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
 
 /// The client has to log in first.
-pub const NO_AUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
+pub const NO_AUTH: &[u8] = b"NOAUTH Authentication required.";
 
 /// `EXEC` of a block in which a command was refused.
 pub const EXEC_ABORT: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
@@ -96,10 +96,7 @@ impl Failure {
     /// The reply to the `EXEC` of a block that was kept here and could not be sent.
     pub fn exec_abort(&self) -> Vec<u8> {
         let reply = self.reply();
-        let text = String::from_utf8_lossy(&reply[1..reply.len() - 2]);
-        error_line(format!(
-            "EXECABORT Transaction discarded because of: {text}"
-        ))
+        exec_refused(&reply[1..reply.len() - 2])
     }
 
     /// What it is counted as.
@@ -140,6 +137,14 @@ pub fn error_line(text: impl AsRef<[u8]>) -> Vec<u8> {
     }));
     line.extend_from_slice(b"\r\n");
     line
+}
+
+/// The reply to an `EXEC` that is refused for this reason (`multi.c:execCommandAbort`).
+pub fn exec_refused(text: &[u8]) -> Vec<u8> {
+    // Redis leaves the general prefix out.
+    let text = text.strip_prefix(b"ERR ").unwrap_or(text);
+    let before = b"EXECABORT Transaction discarded because of: ";
+    error_line([before.as_slice(), text].concat())
 }
 
 /// The reply to what is not the protocol.

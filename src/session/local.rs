@@ -9,11 +9,12 @@ use super::hello::{self, HelloStep};
 use super::input::{Request, Step};
 use super::login::Credentials;
 use super::worker::State;
+use crate::backend::server::Mode as Deployment;
 use crate::backend::{DefaultUser, Marks, Ticket, User};
 use crate::command::{Command, Local};
 use crate::config::AuthMode;
 use crate::metrics::{CloseReason, ErrorCause};
-use crate::resp::{Value, Version};
+use crate::resp::{self, Value, Version};
 
 impl State {
     /// A command about the connection's state, outside a transaction.
@@ -44,10 +45,7 @@ impl State {
             Local::Select => self.select(ticket, request, row, silent),
             Local::Client => self.client_command(ticket, request, row, silent),
             Local::Quit => self.quit(ticket, silent),
-            Local::Reset => {
-                let flags = self.sessions[ticket.slot as usize].flags;
-                self.reset(ticket, flags)
-            }
+            Local::Reset => self.reset(ticket, silent),
             // Behind a node that is no cluster these are errors; it words them.
             Local::ReadOnly | Local::ReadWrite | Local::Asking => {
                 self.forward_on_path(ticket, request, row, silent)
@@ -194,14 +192,15 @@ impl State {
     /// `SELECT n`: the command itself travels over the new database's connection,
     /// whose opening checks that there is such a database and that the user may.
     fn select(&mut self, ticket: Ticket, request: &Request<'_>, row: Row, silent: bool) -> Step {
-        let db = request.arg(1).and_then(|arg| std::str::from_utf8(arg).ok());
-        let Some(db) = db.and_then(|text| text.parse::<i32>().ok()) else {
-            return self.answer_error(
-                ticket,
-                "ERR value is not an integer or out of range",
-                ErrorCause::Arguments,
-                silent,
-            );
+        let number = resp::integer(request.arg(1).unwrap_or_default());
+        let Some(db) = number.and_then(|number| i32::try_from(number).ok()) else {
+            let text = match number {
+                None => "ERR value is not an integer or out of range",
+                Some(_) => {
+                    "ERR value is out of range, value must between -2147483648 and 2147483647"
+                }
+            };
+            return self.answer_error(ticket, text, ErrorCause::Arguments, silent);
         };
         let Ok(db) = u32::try_from(db) else {
             return self.answer_error(
@@ -211,6 +210,10 @@ impl State {
                 silent,
             );
         };
+        if db != 0 && self.node_of(ticket).facts().mode == Deployment::Cluster {
+            let text = "ERR SELECT is not allowed in cluster mode";
+            return self.answer_error(ticket, text, ErrorCause::Arguments, silent);
+        }
         let session = &mut self.sessions[ticket.slot as usize];
         if session.lease().is_some() {
             return self.select_lease(ticket, request, row, db, silent);
@@ -302,7 +305,7 @@ impl State {
 
     /// `RESET` (`networking.c:resetCommand`): everything but the library's name and
     /// version goes back to what it was when the client connected.
-    pub(super) fn reset(&mut self, ticket: Ticket, flags: Flags) -> Step {
+    pub(super) fn reset(&mut self, ticket: Ticket, silent: bool) -> Step {
         if self.must_wait_for_replies(ticket) {
             return Step::Wait;
         }
@@ -328,12 +331,14 @@ impl State {
         session.partition.version = Version::Resp2;
         session.partition.no_touch = false;
         session.user = user;
+        // CLIENT REPLY OFF is over when the answer is written, SKIP is not.
+        let skipped = silent && !session.flags.any(Flags::REPLY_OFF);
         session.flags.clear(Flags::REPLY_OFF.with(Flags::SPECIAL));
         session.flags.set(Flags::MOVED);
         if starts_locked_out(&node, mode) {
             session.flags.set(Flags::LOCKED_OUT);
         }
-        self.answer(ticket, b"+RESET\r\n", flags.any(Flags::SKIP_NEXT))
+        self.answer(ticket, b"+RESET\r\n", skipped)
     }
 
     /// Sees whether the session is on the straight path again.

@@ -121,6 +121,14 @@ async fn check_logins(worker: Weak<Worker>, node: Arc<Node>, mut logins: mpsc::R
         };
         let Some(login) = next else { break };
         let answer = check(&node, &mut checker, &login).await;
+        if let Answer::LoggedIn(user) = &answer
+            && node.wants_an_informant()
+        {
+            // The first to log in is the first who can tell what the node is, and is the
+            // first to be told. Its slot may be the only one.
+            release(&mut checker);
+            node.learn_as(user.id()).await;
+        }
         let Some(worker) = worker.upgrade() else {
             break;
         };

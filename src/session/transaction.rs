@@ -176,13 +176,7 @@ impl State {
         }
     }
 
-    fn note_queued(
-        &mut self,
-        ticket: Ticket,
-        request: &Request<'_>,
-        class: Class,
-        row: Row,
-    ) {
+    fn note_queued(&mut self, ticket: Ticket, request: &Request<'_>, class: Class, row: Row) {
         let session = &mut self.sessions[ticket.slot as usize];
         let Some(conn) = session.lease() else { return };
         if row.flags.contains(CommandFlags::STATE) {
@@ -260,12 +254,7 @@ impl State {
 
     /// `EXEC` of a block whose reply does not say where it ends: from here on client
     /// and server talk to each other, until either of them closes.
-    fn exec_unframed(
-        &mut self,
-        ticket: Ticket,
-        conn: u32,
-        request: &Request<'_>,
-    ) -> Step {
+    fn exec_unframed(&mut self, ticket: Ticket, conn: u32, request: &Request<'_>) -> Step {
         if self.must_wait_for_replies(ticket) {
             return Step::Wait;
         }

@@ -131,7 +131,26 @@ pub fn hear(address: SocketAddr, input: &[u8]) -> Heard {
     if !closed {
         bytes.truncate(bytes.len() - MARKER_REPLY.len());
     }
+    let bytes = without_ids(bytes);
     Heard { bytes, closed }
+}
+
+/// The ids of connections, which `HELLO` tells, differ between servers.
+pub fn without_ids(bytes: Vec<u8>) -> Vec<u8> {
+    const BEFORE: &[u8] = b"$2\r\nid\r\n:";
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes.as_slice();
+    while let Some(at) = memchr::memmem::find(rest, BEFORE) {
+        let (start, behind) = rest.split_at(at + BEFORE.len());
+        out.extend_from_slice(start);
+        let digits = behind
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
+        rest = &behind[digits..];
+    }
+    out.extend_from_slice(rest);
+    out
 }
 
 /// What comes back to a client that closes its sending half, until the server closes.

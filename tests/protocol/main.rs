@@ -8,9 +8,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod auth;
 mod compare;
 mod inline;
 mod malformed;
 mod pipelines;
+mod resp3;
 mod sizes;
 mod splits;
+mod state;

@@ -15,8 +15,8 @@ pub enum HandshakeError {
     WrongPass,
     /// The server wants a password and there is none.
     NoAuth,
-    /// The user may not do this.
-    NoPerm(Step),
+    /// The user may not do this: the server's words, without the `-`.
+    NoPerm(Step, String),
     /// The server loads its data and answers nothing else.
     Loading,
     /// The server runs a script that it can not interrupt.
@@ -82,7 +82,7 @@ impl HandshakeError {
                 HandshakeError::WrongPass
             }
             b"NOAUTH" => HandshakeError::NoAuth,
-            b"NOPERM" => HandshakeError::NoPerm(step),
+            b"NOPERM" => HandshakeError::NoPerm(step, shortened(text)),
             b"LOADING" => HandshakeError::Loading,
             b"BUSY" => HandshakeError::Busy,
             b"NOPROTO" => HandshakeError::NoProto,
@@ -101,7 +101,7 @@ impl HandshakeError {
             HandshakeError::Denied => "denied",
             HandshakeError::WrongPass => "wrong_password",
             HandshakeError::NoAuth => "no_auth",
-            HandshakeError::NoPerm(_) => "no_permission",
+            HandshakeError::NoPerm(..) => "no_permission",
             HandshakeError::Loading => "loading",
             HandshakeError::Busy => "busy",
             HandshakeError::NoSuchDb => "no_such_db",
@@ -120,7 +120,7 @@ impl HandshakeError {
             self,
             HandshakeError::WrongPass
                 | HandshakeError::NoAuth
-                | HandshakeError::NoPerm(_)
+                | HandshakeError::NoPerm(..)
                 | HandshakeError::NoSuchDb
                 | HandshakeError::NoProto
         )
@@ -130,7 +130,7 @@ impl HandshakeError {
 impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            HandshakeError::NoPerm(step) => write!(f, "no permission for {}", step.command()),
+            HandshakeError::NoPerm(step, _) => write!(f, "no permission for {}", step.command()),
             HandshakeError::Other(step, text) => write!(f, "{}: {text}", step.command()),
             HandshakeError::NotRedis(step) => {
                 write!(

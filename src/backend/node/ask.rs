@@ -55,11 +55,7 @@ impl Node {
     }
 
     /// One question on a connection of its own; the beginning of the answer.
-    async fn ask(
-        self: &Arc<Self>,
-        key: &Partition,
-        question: &[&[u8]],
-    ) -> Option<Vec<u8>> {
+    async fn ask(self: &Arc<Self>, key: &Partition, question: &[&[u8]]) -> Option<Vec<u8>> {
         let deadline = Instant::now() + self.timeouts.connect;
         let slot = self.ledger.take(Kind::Control, deadline).await.ok()?;
         let Opened {

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::{DefaultUser, Node, OpenError, close_politely};
+use super::{DefaultUser, Node, OpenError, Opened, close_politely};
 use crate::backend::budget::{Kind, Partition, Slot};
 use crate::backend::credential::UserId;
 use crate::backend::server::ServerFacts;
@@ -21,7 +21,9 @@ impl Node {
     /// process.
     pub async fn keep_learning(self: Arc<Self>) {
         loop {
-            if self.learn().await.is_ok() {
+            let learnt = self.learn().await;
+            self.met.send_replace(true);
+            if learnt.is_ok() {
                 self.stale.notified().await;
             }
             // After a loss the node needs a moment; and one round of questions is
@@ -37,23 +39,51 @@ impl Node {
         }
     }
 
-    async fn learn(self: &Arc<Self>) -> Result<(), OpenError> {
-        let key = |user| Partition {
+    /// Waits until the node was tried for the first time: before that it is not known
+    /// what to tell clients of it, nor whether they have to log in.
+    pub async fn first_met(&self) {
+        // An error would mean that the node is gone, and Weir with it.
+        let _ = self.met.subscribe().wait_for(|met| *met).await;
+    }
+
+    /// Whether the node has told nothing so far, for want of a login of Weir's own. Says
+    /// yes at most once a second.
+    pub fn wants_an_informant(&self) -> bool {
+        let second = self.started.elapsed().as_secs() + 1;
+        self.learnt.load(Relaxed)
+            && self.facts.load().version == (0, 0, 0)
+            && self.informed_at.swap(second, Relaxed) != second
+    }
+
+    /// Asks the node as a client's user.
+    pub async fn learn_as(self: &Arc<Self>, user: UserId) {
+        // What fails here is no worse than not having asked.
+        if let Ok(opened) = self.open_plain(user).await {
+            let _ = self.learn_on(opened).await;
+        }
+    }
+
+    async fn open_plain(self: &Arc<Self>, user: UserId) -> Result<Opened, OpenError> {
+        let key = Partition {
             user,
             version: Version::Resp2,
             db: 0,
             no_touch: false,
         };
+        self.open(&key, self.slot().await?).await
+    }
+
+    async fn learn(self: &Arc<Self>) -> Result<(), OpenError> {
         if self.default_user() != DefaultUser::Open && self.config.password.is_some() {
             // Whether clients need a login of their own is seen from a fresh
             // connection without one.
-            match self.open(&key(UserId::NOBODY), self.slot().await?).await {
+            match self.open_plain(UserId::NOBODY).await {
                 Ok(opened) => close_politely(opened.socket, Some(opened.slot)),
                 Err(OpenError::Refused(_)) => {}
                 Err(error) => return Err(error),
             }
         }
-        let mut opened = match self.open(&key(UserId::BACKEND), self.slot().await?).await {
+        let opened = match self.open_plain(UserId::BACKEND).await {
             Ok(opened) => opened,
             Err(OpenError::Refused(text)) => {
                 // Without a login of Weir's own the node tells nothing; the built-in
@@ -70,6 +100,10 @@ impl Node {
         if self.config.password.is_none() {
             self.default_user.store(DefaultUser::Open as u8, Relaxed);
         }
+        self.learn_on(opened).await
+    }
+
+    async fn learn_on(&self, mut opened: Opened) -> Result<(), OpenError> {
         let deadline = Instant::now() + self.timeouts.connect;
         let answers = timeout_at(deadline, ask(&mut opened.socket)).await;
         close_politely(opened.socket, Some(opened.slot));
@@ -98,10 +132,22 @@ impl Node {
 
     fn take_in(&self, answers: &[Value]) {
         let mut facts = ServerFacts::default();
-        let [info, config_bulk, config_databases, config_clients, command] = answers else {
+        let [
+            info,
+            hello,
+            config_bulk,
+            config_databases,
+            config_clients,
+            command,
+        ] = answers
+        else {
             return;
         };
         facts.learn_info(info);
+        if facts.version == (0, 0, 0) {
+            // Whoever may not use INFO may still use HELLO.
+            facts.learn_hello(hello);
+        }
         for config in [config_bulk, config_databases, config_clients] {
             facts.learn_config(config);
         }
@@ -121,8 +167,9 @@ impl Node {
 
 /// Asks the questions in one write; a managed server may refuse any of them.
 async fn ask(socket: &mut TcpStream) -> Result<Vec<Value>, String> {
-    let questions: [&[&str]; 5] = [
+    let questions: [&[&str]; 6] = [
         &["INFO", "server"],
+        &["HELLO"],
         &["CONFIG", "GET", "proto-max-bulk-len"],
         &["CONFIG", "GET", "databases"],
         &["CONFIG", "GET", "maxclients"],

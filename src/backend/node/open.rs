@@ -176,13 +176,7 @@ impl Node {
             }
             HandshakeError::Loading => "LOADING Redis is loading the dataset in memory".into(),
             HandshakeError::NoProto => "NOPROTO unsupported protocol version".into(),
-            HandshakeError::NoPerm(step) => {
-                format!(
-                    "NOPERM this user has no permissions to run '{}'",
-                    step.command()
-                )
-            }
-            HandshakeError::Other(_, text) => text,
+            HandshakeError::NoPerm(_, text) | HandshakeError::Other(_, text) => text,
             other => return self.unreachable(&other.to_string()),
         };
         OpenError::Refused(text)
