@@ -185,7 +185,8 @@ def run_suite(tree, unit, port, lane, limit):
 
 def parse(output, in_time, survivors):
     passed, failed, ended = [], [], "to the end"
-    for line in COLOUR.sub("", output.partition("!!! WARNING")[0]).splitlines():
+    tests = COLOUR.sub("", output).partition("\n                   The End\n")[0]
+    for line in tests.splitlines():
         match = LINE.match(line)
         if not match:
             if failed and not line.startswith("["):
