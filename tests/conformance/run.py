@@ -222,12 +222,14 @@ def compare(units, results, impossible):
             totals["weir"] += len(weir["passed"])
             totals["lost"] += sum(lost.values())
             cells += [len(weir["passed"]), sum(lost.values()), weir["ended"]]
-            for test in lost:
+            for test, times in lost.items():
                 reason = impossible.get((unit, test))
+                named = test if times == 1 else f"{test} ({times} times)"
                 if reason:
-                    explained.append((unit, test, reason))
+                    explained.append((unit, named, reason))
                 else:
-                    unexpected.append((unit, test, why.get(test, f"not reached ({weir['ended']})")))
+                    totals["unexplained"] += times
+                    unexpected.append((unit, named, why.get(test, f"not reached ({weir['ended']})")))
             healed += [known for known in impossible if known[0] == unit and known[1] in weir["passed"]]
         else:
             cells += ["", "", direct["ended"]]
@@ -235,7 +237,7 @@ def compare(units, results, impossible):
     lines = ["# Redis's own test suite", "",
              f"{totals['direct']} tests pass directly, {totals['weir']} through Weir; "
              f"{totals['lost']} pass directly and not through Weir, "
-             f"{len(unexpected)} of them unexplained.", "",
+             f"{totals['unexplained']} of them unexplained.", "",
              "| file | pass directly | fail directly | pass through Weir | lost | ended |",
              "|---|---:|---:|---:|---:|---|"]
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
