@@ -5,14 +5,16 @@ use super::client::{Flags, Transaction};
 use super::dispatch::{Row, silent_or};
 use super::failure::{self, Failure};
 use super::input::{Request, Step};
+use super::leases::{LeaseWish, Patience};
 use super::worker::State;
-use crate::backend::{Marks, Ticket};
+use crate::backend::{Kind, Marks, Ticket};
 use crate::command::{Class, Command, CommandId, Flags as CommandFlags};
 use crate::metrics::ErrorCause;
 use crate::resp::{self, RequestLimits, Scan};
 
 /// A block of more commands than this is not looked for in the read buffer.
 const BLOCK_MAX: usize = 4096;
+
 impl State {
     /// The lengths and rows of the commands up to `EXEC`, if they are all there
     /// and none needs more than the shared connection.
@@ -141,6 +143,10 @@ impl State {
         command: &Command,
         silent: bool,
     ) -> Step {
+        if self.must_wait_for_replies(ticket) {
+            // A command that Redis words the error for may be under way.
+            return Step::Wait;
+        }
         match class {
             Class::Exec => self.exec_queue(ticket, request, row, silent),
             Class::Discard => {
@@ -159,28 +165,98 @@ impl State {
                 ErrorCause::Transaction,
                 silent,
             ),
-            Class::Plain | Class::Publish | Class::Unwatch | Class::Wait | Class::Blocking(_)
+            Class::Plain
+            | Class::Publish
+            | Class::Control
+            | Class::Unwatch
+            | Class::Wait
+            | Class::Blocking(_)
                 if !row
                     .flags
                     .intersects(CommandFlags::NO_MULTI | CommandFlags::STATE) =>
             {
                 self.keep_in_queue(ticket, request, row, silent)
             }
-            _ => {
+            _ if !command.accepts(request.count()) => {
                 self.abort_queue(ticket);
-                if !command.accepts(request.count()) {
-                    let reply = failure::wrong_arity(&command.name);
-                    self.count_error(ticket, ErrorCause::Arguments);
-                    return self.answer(ticket, &reply, silent);
-                }
-                let text = if row.flags.contains(CommandFlags::NO_MULTI) {
-                    "ERR Command not allowed inside a transaction"
-                } else {
-                    "BUSY weir: this command inside MULTI needs a lease and none is free \
-                     (max_leases), command not executed"
-                };
+                let reply = failure::wrong_arity(&command.name);
+                self.count_error(ticket, ErrorCause::Arguments);
+                self.answer(ticket, &reply, silent)
+            }
+            _ if row.flags.contains(CommandFlags::NO_MULTI) => {
+                self.abort_queue(ticket);
+                let text = "ERR Command not allowed inside a transaction";
                 self.answer_error(ticket, text, ErrorCause::Transaction, silent)
             }
+            _ => self.queue_on_lease(ticket, request, class, row, silent),
+        }
+    }
+
+    /// A command that cannot be kept here: now the block needs a lease after all, and
+    /// waits for it.
+    fn queue_on_lease(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        class: Class,
+        row: Row,
+        silent: bool,
+    ) -> Step {
+        if let Transaction::Queued { aborted: true, .. } =
+            &self.sessions[ticket.slot as usize].extra().transaction
+        {
+            return self.answer(ticket, b"+QUEUED\r\n", silent);
+        }
+        let until = self.until_transaction(ticket);
+        match self.wish_lease(ticket, Kind::Lease, until, Patience::InLine) {
+            LeaseWish::Held(conn) => {
+                self.replay_queue(ticket, conn);
+                self.on_lease(ticket, request, class, row, silent)
+            }
+            LeaseWish::Waits => Step::Wait,
+            LeaseWish::Refused(reply) => {
+                self.abort_queue(ticket);
+                self.answer(ticket, &reply, silent)
+            }
+            LeaseWish::NotAtOnce => unreachable!("what cannot be kept waits in line"),
+        }
+    }
+
+    /// Puts what was kept on the lease; its replies were given already.
+    fn replay_queue(&mut self, ticket: Ticket, conn: u32) {
+        let extra = self.sessions[ticket.slot as usize].extra();
+        let Transaction::Queued {
+            block, commands, ..
+        } = std::mem::take(&mut extra.transaction)
+        else {
+            unreachable!("the caller has looked");
+        };
+        self.put_kept(ticket, conn, &block, &commands, Marks::NONE);
+        let transaction = Transaction::OnLease {
+            open: true,
+            watching: false,
+            // All but MULTI itself.
+            queued: commands.len() as u32 - 1,
+            selects: Vec::new(),
+            unframed: false,
+        };
+        self.enter_transaction(ticket, transaction);
+    }
+
+    fn put_kept(
+        &mut self,
+        ticket: Ticket,
+        conn: u32,
+        block: &[u8],
+        commands: &[(u32, u16)],
+        marks: Marks,
+    ) {
+        let mut start = 0;
+        for &(len, id) in commands {
+            let end = start + len as usize;
+            let marks = marks.with(Marks::SILENT);
+            self.put(ticket, conn, &block[start..end], id, marks);
+            start = end;
         }
     }
 
@@ -210,14 +286,7 @@ impl State {
             return self.answer(ticket, b"+QUEUED\r\n", silent);
         }
         if block.len() + request.frame.len() > limit {
-            self.abort_queue(ticket);
-            return self.answer_error(
-                ticket,
-                "BUSY weir: the block is too large to be kept without a lease \
-                 (max_leases, large_request), command not executed",
-                ErrorCause::Transaction,
-                silent,
-            );
+            return self.queue_on_lease(ticket, request, row.class, row, silent);
         }
         block.extend_from_slice(request.frame);
         commands.push((request.frame.len() as u32, row.id));
@@ -283,14 +352,8 @@ impl State {
             }
         });
         let marks = block_marks(rows);
-        let mut start = 0;
-        for &(len, id) in &commands {
-            let end = start + len as usize;
-            // Their replies were given already; EXEC's is the one that counts.
-            let marks = marks.with(Marks::SILENT);
-            self.put(ticket, conn, &block[start..end], id, marks);
-            start = end;
-        }
+        // Their replies were given already; EXEC's is the one that counts.
+        self.put_kept(ticket, conn, &block, &commands, marks);
         let marks = silent_or(silent, marks.with(Marks::EXEC));
         self.put(ticket, conn, request.frame, row.id, marks);
         Step::Taken

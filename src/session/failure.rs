@@ -87,7 +87,7 @@ impl Failure {
                     .into()
             }
             Failure::NotSupported { what, setting } => {
-                format!("ERR weir: {what} is not available here ({setting})")
+                format!("ERR weir: {what} is not available here ({setting}), command not executed")
             }
         };
         error_line(&text)

@@ -219,7 +219,7 @@ impl State {
             connection.progress_at = self.clock.now();
             connection.streaming = false;
             if let Some(slot) = &connection.slot {
-                slot.set_idle(Instant::now());
+                slot.set_free(Instant::now());
             }
             self.lanes[lane as usize].idle_leases.push(conn);
         } else {

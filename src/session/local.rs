@@ -14,7 +14,7 @@ use crate::backend::{DefaultUser, Marks, Ticket, User};
 use crate::command::{Command, Local};
 use crate::config::AuthMode;
 use crate::metrics::{CloseReason, ErrorCause};
-use crate::resp::{self, Value, Version};
+use crate::resp::{self, Version};
 
 impl State {
     /// A command about the connection's state, outside a transaction.
@@ -389,6 +389,7 @@ impl State {
         match &*name {
             "select" => self.select_answered(entry.to, reply),
             "exec" => self.exec_answered(entry.to, reply),
+            "discard" | "unwatch" => self.discard_answered(entry.to, reply),
             "info" => rewritten = self.rewrite_info(entry.to, reply),
             "config|set" => self.config_set_answered(entry.to, reply),
             "client|tracking" => self.tracking_answered(entry.to, reply),
@@ -409,28 +410,6 @@ impl State {
         {
             session.partition.db = previous;
             session.flags.set(Flags::MOVED);
-        }
-    }
-
-    /// A block with `SELECT` in it ran, or not: the database is the last one whose
-    /// `SELECT` succeeded.
-    fn exec_answered(&mut self, ticket: Ticket, reply: &[u8]) {
-        let session = &mut self.sessions[ticket.slot as usize];
-        let transaction = std::mem::take(&mut session.extra().transaction);
-        let Transaction::OnLease { selects, .. } = transaction else {
-            return;
-        };
-        let Ok(Some((value, _))) = crate::resp::decode(reply) else {
-            return;
-        };
-        let Some(elements) = value.as_array() else {
-            return;
-        };
-        for (index, db) in selects {
-            if elements.get(index as usize).and_then(Value::as_str) == Some("OK") {
-                session.partition.db = db;
-                session.flags.set(Flags::MOVED);
-            }
         }
     }
 }

@@ -10,6 +10,7 @@ use super::leases::{LeaseWish, Patience};
 use super::worker::State;
 use crate::backend::{Kind, Marks, Ticket};
 use crate::command::{Class, Command, Flags as CommandFlags, Local};
+use crate::resp::{self, Value};
 
 impl State {
     /// `MULTI` outside a transaction.
@@ -70,7 +71,7 @@ impl State {
     }
 
     /// A lease that is held for longer anyway stays so.
-    fn until_transaction(&self, ticket: Ticket) -> Until {
+    pub(super) fn until_transaction(&self, ticket: Ticket) -> Until {
         let session = &self.sessions[ticket.slot as usize];
         match session.extra.as_ref().and_then(|extra| extra.lease) {
             Some(lease) if lease.until != Until::Reply => lease.until,
@@ -78,7 +79,7 @@ impl State {
         }
     }
 
-    fn enter_transaction(&mut self, ticket: Ticket, transaction: Transaction) {
+    pub(super) fn enter_transaction(&mut self, ticket: Ticket, transaction: Transaction) {
         let session = &mut self.sessions[ticket.slot as usize];
         session.flags.set(Flags::SPECIAL);
         session.extra().transaction = transaction;
@@ -156,7 +157,7 @@ impl State {
     }
 
     /// Between `MULTI` and `EXEC` on a lease: Redis queues, Redis words errors.
-    fn on_lease(
+    pub(super) fn on_lease(
         &mut self,
         ticket: Ticket,
         request: &Request<'_>,
@@ -233,23 +234,58 @@ impl State {
             Transaction::OnLease { selects, .. } if !selects.is_empty()
         );
         let mut marks = silent_or(silent, row.marks().with(Marks::EXEC));
-        if has_selects {
+        // A user may be allowed MULTI and not DISCARD: then the block stays open.
+        let looked_at = has_selects || class != Class::Exec;
+        if looked_at {
             marks = marks.with(Marks::WHOLE);
         }
         let step = self.send_on(ticket, conn, request.frame, row.id, marks);
         if step == Step::Taken {
             self.set_barrier(ticket);
-            let extra = self.sessions[ticket.slot as usize].extra();
-            if !has_selects {
-                extra.transaction = Transaction::None;
-            }
-            if let Some(lease) = &mut extra.lease
-                && lease.until == Until::Transaction
-            {
-                lease.until = Until::Reply;
+            if !looked_at {
+                self.block_ended(ticket);
             }
         }
         step
+    }
+
+    /// The transaction is over; with the reply, so is the lease.
+    fn block_ended(&mut self, ticket: Ticket) -> Transaction {
+        let extra = self.sessions[ticket.slot as usize].extra();
+        if let Some(lease) = &mut extra.lease
+            && lease.until == Until::Transaction
+        {
+            lease.until = Until::Reply;
+        }
+        std::mem::take(&mut extra.transaction)
+    }
+
+    /// `DISCARD` or `UNWATCH` on a lease was answered.
+    pub(super) fn discard_answered(&mut self, ticket: Ticket, reply: &[u8]) {
+        if reply.first() == Some(&b'+') {
+            self.block_ended(ticket);
+        }
+    }
+
+    /// A block with `SELECT` in it ran, or not: the database is the last one whose
+    /// `SELECT` succeeded.
+    pub(super) fn exec_answered(&mut self, ticket: Ticket, reply: &[u8]) {
+        let Transaction::OnLease { selects, .. } = self.block_ended(ticket) else {
+            return;
+        };
+        let Ok(Some((value, _))) = resp::decode(reply) else {
+            return;
+        };
+        let Some(elements) = value.as_array() else {
+            return;
+        };
+        let session = &mut self.sessions[ticket.slot as usize];
+        for (index, db) in selects {
+            if elements.get(index as usize).and_then(Value::as_str) == Some("OK") {
+                session.partition.db = db;
+                session.flags.set(Flags::MOVED);
+            }
+        }
     }
 
     /// `EXEC` of a block whose reply does not say where it ends: from here on client

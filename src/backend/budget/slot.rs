@@ -65,6 +65,14 @@ impl Slot {
         self.cell.idle_since.store(since + 1, Relaxed);
     }
 
+    /// As [`Slot::set_idle`], for a connection that one client held for itself: as
+    /// long as it did nobody asked for it, so whoever stands in line does now. Takes
+    /// the ledger's lock.
+    pub fn set_free(&self, now: Instant) {
+        self.set_idle(now);
+        self.ledger.with_book(|book, now| book.settle(now));
+    }
+
     /// The connection has work. A plain store, as [`Slot::set_idle`].
     pub fn set_busy(&self) {
         self.cell.idle_since.store(0, Relaxed);

@@ -1,0 +1,115 @@
+//! What several clients say, line by line, and what they hear.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+
+use super::support::{RawClient, encode};
+
+/// How the lines of one client that follow each other are sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pace {
+    /// Each when the one before has been answered.
+    LineByLine,
+    /// In one write.
+    AtOnce,
+}
+
+/// Sends the lines of a dialogue and returns what was heard, one entry per reply.
+///
+/// A line is the name of a client and a command: `a SET k v`. A client connects with its
+/// first line. `a:3 SUBSCRIBE x y z` waits for three replies, `a:0` for none; without a
+/// number it is one. `a:close` waits until the server closes. A line without a command
+/// (`a:1`) sends nothing.
+pub fn hear(address: SocketAddr, lines: &[&str], pace: Pace) -> Vec<String> {
+    let mut clients: BTreeMap<&str, RawClient> = BTreeMap::new();
+    let mut heard = Vec::new();
+    let lines: Vec<Line<'_>> = lines.iter().map(|line| Line::of(line)).collect();
+    let mut rest = lines.as_slice();
+    while let Some(first) = rest.first() {
+        let together = match pace {
+            Pace::LineByLine => 1,
+            Pace::AtOnce => rest
+                .iter()
+                .take_while(|line| line.client == first.client)
+                .count(),
+        };
+        let (now, later) = rest.split_at(together);
+        let client = clients
+            .entry(first.client)
+            .or_insert_with(|| RawClient::connect(address));
+        let bytes: Vec<u8> = now.iter().flat_map(|line| line.bytes.clone()).collect();
+        // A server that has closed already takes no more bytes.
+        let _ = client.try_send(bytes);
+        for line in now {
+            line.listen(client, &mut heard);
+        }
+        rest = later;
+    }
+    heard
+}
+
+struct Line<'a> {
+    client: &'a str,
+    replies: Option<usize>,
+    bytes: Vec<u8>,
+    text: &'a str,
+}
+
+impl<'a> Line<'a> {
+    fn of(text: &'a str) -> Line<'a> {
+        let mut words = text.split(' ');
+        let who = words.next().expect("a line begins with a client");
+        let (client, replies) = match who.split_once(':') {
+            None => (who, Some(1)),
+            Some((client, "close")) => (client, None),
+            Some((client, count)) => (client, Some(count.parse().expect("a number of replies"))),
+        };
+        let words: Vec<&str> = words.collect();
+        let bytes = if words.is_empty() {
+            Vec::new()
+        } else {
+            encode(&words)
+        };
+        Line {
+            client,
+            replies,
+            bytes,
+            text,
+        }
+    }
+
+    fn listen(&self, client: &mut RawClient, heard: &mut Vec<String>) {
+        let mut left = self.replies.unwrap_or(usize::MAX);
+        while left > 0 {
+            left -= 1;
+            match client.try_read_reply() {
+                Ok(reply) => {
+                    let shown = &reply[..reply.len().min(300)];
+                    heard.push(format!("{}: {}", self.text, without_id(shown)));
+                }
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset
+                    ) =>
+                {
+                    heard.push(format!("{}: closed", self.text));
+                    return;
+                }
+                Err(error) => panic!("no answer to {:?} ({error}); heard {heard:#?}", self.text),
+            }
+        }
+    }
+}
+
+/// A greeting names the client's id, which differs.
+fn without_id(reply: &[u8]) -> String {
+    let text = reply.escape_ascii().to_string();
+    match text.split_once(r"$2\r\nid\r\n:") {
+        Some((before, id)) => {
+            before.to_owned() + id.trim_start_matches(|c: char| c.is_ascii_digit())
+        }
+        None => text,
+    }
+}
