@@ -117,7 +117,7 @@ fn a_block_too_large_to_be_kept_is_refused_and_nothing_of_it_runs() {
 fn blocks_without_leases_lose_no_increment() {
     let redis = RedisServer::start();
     let weir = weir(&redis, "max_leases = 0\nmax_connections = 2\n");
-    let (clients, rounds) = (16, 40);
+    let (clients, rounds) = (16_u32, 40);
     std::thread::scope(|scope| {
         for client in 0..clients {
             let address = weir.address();
