@@ -254,6 +254,19 @@ impl Conn {
         self.ring = kept;
     }
 
+    /// Passes bytes of a streamed request on: straight to the socket if nothing is
+    /// waiting before them. What the socket does not take is flushed later, and so is
+    /// its error met.
+    pub fn stream(&mut self, bytes: &[u8]) {
+        let mut taken = 0;
+        if self.ring.is_empty()
+            && let Io::Socket(socket) = &self.io
+        {
+            taken = socket.try_write(bytes).unwrap_or(0);
+        }
+        self.ring.append(&bytes[taken..]);
+    }
+
     /// Writes what is unwritten, as far as the socket takes it.
     ///
     /// # Errors

@@ -73,9 +73,6 @@ impl Ring {
         );
         if n == self.bytes.len() {
             self.bytes.clear();
-            if self.bytes.capacity() > KEEP_MAX {
-                self.bytes = VecDeque::new();
-            }
         } else {
             self.bytes.drain(..n);
         }
@@ -86,6 +83,14 @@ impl Ring {
     /// all: the worker that was to do it has said so.
     pub fn take_back(&mut self, n: usize) {
         self.written = self.written.saturating_sub(n);
+    }
+
+    /// Gives back the memory of a burst. For a quiet connection: under load the
+    /// buffer would have to grow again at once, copying as it goes.
+    pub fn shrink(&mut self) {
+        if self.bytes.is_empty() && self.bytes.capacity() > KEEP_MAX {
+            self.bytes = VecDeque::new();
+        }
     }
 
     /// Drops all that was written: for requests that are streamed, not kept.

@@ -14,6 +14,10 @@ use crate::backend::{Partition, Ticket, User};
 use crate::metrics::CloseReason;
 use crate::resp::PartialRequest;
 
+/// A client is quiet when nothing came or went for this long, in microseconds:
+/// longer than between two large replies, much shorter than a visit.
+const QUIET_AFTER: u64 = 200_000;
+
 /// "No connection" in a field that usually names one.
 pub const NONE: u32 = u32::MAX;
 
@@ -162,6 +166,16 @@ impl Session {
             .as_ref()
             .and_then(|extra| extra.lease)
             .map(|lease| lease.conn)
+    }
+
+    /// A client that has been quiet for a moment owns no buffer.
+    pub fn shrink_if_quiet(&mut self, now: u64) {
+        if now.saturating_sub(self.active_at) > QUIET_AFTER {
+            if self.output.is_empty() {
+                self.output = VecDeque::new();
+            }
+            self.input.shrink_to_fit();
+        }
     }
 
     /// Whether it may be closed for being idle. As in Redis, a client that is

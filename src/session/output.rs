@@ -14,9 +14,6 @@ use super::worker::State;
 use crate::backend::{Conn, Marks, Mode, Ticket};
 use crate::metrics::CloseReason;
 
-/// A client's output buffer that has drained gives back more than this, bytes.
-const KEEP_OUTPUT: usize = 16 * 1024;
-
 /// What became of bytes for a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Written {
@@ -108,9 +105,6 @@ impl State {
         }
         session.flags.clear(Flags::WRITING);
         session.extra().stuck_since = 0;
-        if session.output.capacity() > KEEP_OUTPUT {
-            session.output = VecDeque::new();
-        }
         self.make_ready(ticket);
         self.read_lease_again(ticket);
         Poll::Ready(())

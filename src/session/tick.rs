@@ -71,6 +71,10 @@ impl State {
         };
         let front = &self.fronts[conn.route as usize];
         let config = &front.route.node.config;
+        if conn.is_quiet() {
+            self.conns[index as usize].ring.shrink();
+        }
+        let conn = &self.conns[index as usize];
         if conn.is_quiet() && !conn.retiring && !matches!(conn.io, Io::Opening) {
             let idle = Duration::from_micros(now.saturating_sub(conn.progress_at));
             let age = Duration::from_micros(now.saturating_sub(conn.opened_at));
@@ -226,6 +230,7 @@ impl State {
 
     fn tick_session(&mut self, ticket: Ticket) {
         let now = self.clock.now();
+        self.sessions[ticket.slot as usize].shrink_if_quiet(now);
         let session = &self.sessions[ticket.slot as usize];
         let front = &self.fronts[session.route as usize];
         let since = |at: u64| Duration::from_micros(now.saturating_sub(at));

@@ -109,7 +109,7 @@ impl State {
             return self.close(ticket.slot, CloseReason::BackendLost);
         };
         if session.flags.any(Flags::TUNNEL) {
-            self.conns[conn as usize].ring.append(bytes);
+            self.conns[conn as usize].stream(bytes);
             self.mark_dirty(conn);
             return self.hold_back_upload(ticket, conn);
         }
@@ -132,9 +132,7 @@ impl State {
                 return self.close_after_output(ticket, CloseReason::Protocol);
             }
         };
-        self.conns[conn as usize]
-            .ring
-            .append(&bytes[..fed.consumed]);
+        self.conns[conn as usize].stream(&bytes[..fed.consumed]);
         self.mark_dirty(conn);
         if !fed.complete {
             return self.hold_back_upload(ticket, conn);

@@ -31,7 +31,7 @@ use crate::metrics::{CloseReason, WorkerMetrics};
 use crate::resp::Span;
 
 /// One read takes at most this much from a client or a node, in bytes.
-const SCRATCH: usize = 128 * 1024;
+const SCRATCH: usize = 256 * 1024;
 
 /// A worker as its tasks see it.
 pub struct Worker {
