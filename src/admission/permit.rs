@@ -47,7 +47,16 @@ impl ClientSlots {
     /// The limit that is reached.
     pub fn take(self: &Arc<Self>) -> Result<ClientPermit, NoSlot> {
         if !self.raise() {
-            return Err(NoSlot::Route);
+            // A route without a limit of its own has that of the process.
+            let is_own = self
+                .whole
+                .as_ref()
+                .is_some_and(|whole| self.max() < whole.max());
+            return Err(if is_own {
+                NoSlot::Route
+            } else {
+                NoSlot::Process
+            });
         }
         if self.whole.as_ref().is_some_and(|whole| !whole.raise()) {
             self.taken.fetch_sub(1, Relaxed);
@@ -107,5 +116,13 @@ mod tests {
         drop(first);
         assert_eq!((one.taken(), process.taken()), (1, 2));
         assert!(two.take().is_ok());
+    }
+
+    #[test]
+    fn a_route_that_takes_all_there_are_names_the_limit_of_the_process() {
+        let process = ClientSlots::process(1);
+        let only = ClientSlots::route(1, &process);
+        let _first = only.take().expect("room");
+        assert_eq!(only.take().err(), Some(NoSlot::Process));
     }
 }

@@ -1,6 +1,7 @@
 //! What reaches a worker from outside: new clients, other workers' commands and
 //! questions.
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::rc::Rc;
 
@@ -8,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::client::{Flags, NONE, Session};
+use super::failure;
 use super::local::{default_user, starts_locked_out};
 use super::proxy::Message;
 use super::worker::{ClientTask, State, Worker};
@@ -19,10 +21,6 @@ use crate::resp::Version;
 
 /// How many messages are taken in one turn.
 const BATCH: usize = 256;
-
-/// How many clients one worker keeps open in order to tell them that there is no
-/// room for them. More are closed at once.
-const REFUSED_MAX: usize = 512;
 
 /// Takes messages for as long as the process runs.
 pub async fn receive(worker: Rc<Worker>, mut mailbox: UnboundedReceiver<Message>) {
@@ -70,6 +68,12 @@ impl State {
         }
     }
 
+    /// How many clients this worker keeps open in order to tell them that there is
+    /// no room for them: its part of the descriptors set aside for that.
+    fn refused_max(&self) -> usize {
+        net::REFUSED_CLIENTS as usize / self.proxy.workers()
+    }
+
     /// A client has connected.
     fn welcome(&mut self, socket: StdStream, peer: SocketAddr, route: u16) {
         let front = &self.fronts[route as usize];
@@ -86,7 +90,10 @@ impl State {
                 None
             }
         };
-        if permit.is_none() && self.refused_now >= REFUSED_MAX {
+        if permit.is_none() && self.refused_now >= self.refused_max() {
+            // No time for manners: told unasked, as Redis does it, and closed. A new
+            // socket takes this much at once, and one that does not is gone already.
+            let _ = (&socket).write(failure::MAX_CLIENTS);
             return self.proxy.lower_load(self.index);
         }
         let options = net::TuneOptions {

@@ -1,0 +1,102 @@
+"""redis-py with users and passwords: acl_users.py PORT
+
+The server has the password "admin-password" for its user "default".
+"""
+
+import sys
+import threading
+
+import redis
+from checks import DEADLINE, equal, fails, run
+
+
+def without_a_password(connect, protocol):
+    anonymous = connect(password=None, protocol=protocol)
+    fails(redis.AuthenticationError, "", anonymous.get, "acl:key")
+
+
+def wrong_passwords(connect, protocol):
+    fails(redis.AuthenticationError, "", connect(password="wrong", protocol=protocol).ping)
+    fails(redis.AuthenticationError, "", connect(username="nobody", password="x", protocol=protocol).ping)
+
+
+def everyone_runs_as_oneself(connect, protocol):
+    admin = connect(protocol=protocol)
+    equal(admin.acl_whoami(), "default")
+    for name in ("alice", "bob"):
+        admin.acl_setuser(
+            name, enabled=True, reset=True, passwords=[f"+{name}-password"],
+            keys=[f"{name}:*"], channels=[f"{name}:*"], categories=["+@all"], commands=["-flushall"],
+        )
+
+    failures = []
+
+    def work(number, name, other):
+        try:
+            r = connect(username=name, password=f"{name}-password", protocol=protocol)
+            for turn in range(50):
+                equal(r.acl_whoami(), name)
+                equal(r.set(f"{name}:key:{number}", turn), True)
+                equal(r.get(f"{name}:key:{number}"), str(turn))
+                fails(redis.exceptions.NoPermissionError, "keys", r.get, f"{other}:key")
+            fails(redis.exceptions.NoPermissionError, "flushall", r.flushall)
+            fails(redis.exceptions.NoPermissionError, "channels", r.publish, f"{other}:news", "x")
+            with r.pipeline() as pipe:
+                pipe.watch(f"{name}:key:{number}")
+                pipe.multi()
+                pipe.execute_command("ACL", "WHOAMI")
+                pipe.incr(f"{name}:sum")
+                equal(pipe.execute()[0], name)
+            equal(r.blpop(f"{name}:queue", timeout=0.05), None)
+            subscription = r.pubsub()
+            subscription.subscribe(f"{name}:news")
+            equal(subscription.get_message(timeout=DEADLINE)["type"], "subscribe")
+            subscription.close()
+        except Exception as error:
+            failures.append(error)
+
+    threads = [
+        threading.Thread(target=work, args=(number, *pair))
+        for number, pair in enumerate([("alice", "bob"), ("bob", "alice")] * 3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    equal(failures, [])
+
+
+def one_connection_several_users(connect, protocol):
+    with connect(protocol=protocol, single_connection_client=True) as r:
+        equal(r.acl_whoami(), "default")
+        equal(r.auth("alice-password", "alice"), True)
+        equal(r.acl_whoami(), "alice")
+        equal(r.auth("bob-password", "bob"), True)
+        equal(r.acl_whoami(), "bob")
+
+
+def a_new_password_counts_at_once(connect, protocol):
+    admin = connect(protocol=protocol)
+    admin.acl_setuser("carol", enabled=True, reset=True, passwords=["+first"], keys=["*"], categories=["+@all"])
+    equal(connect(username="carol", password="first", protocol=protocol).acl_whoami(), "carol")
+    admin.acl_setuser("carol", enabled=True, reset=True, passwords=["+second"], keys=["*"], categories=["+@all"])
+    fails(redis.AuthenticationError, "", connect(username="carol", password="first", protocol=protocol).ping)
+    equal(connect(username="carol", password="second", protocol=protocol).acl_whoami(), "carol")
+
+
+def main():
+    port = int(sys.argv[1])
+
+    def connect(**options):
+        options = {"password": "admin-password", "decode_responses": True, **options}
+        return redis.Redis(host="127.0.0.1", port=port, **options)
+
+    scenarios = [
+        without_a_password, wrong_passwords, everyone_runs_as_oneself,
+        one_connection_several_users, a_new_password_counts_at_once,
+    ]
+    for protocol in (2, 3):
+        run(scenarios, connect, protocol)
+
+
+main()

@@ -1,0 +1,53 @@
+//! redis-py, by the scripts in `python/`.
+
+use crate::support::{ConnectionWatch, RedisServer, WeirProcess, libraries};
+
+fn everything(protocol: &str) {
+    let redis = RedisServer::start();
+    let weir = WeirProcess::in_front_of(&redis);
+    let watch = ConnectionWatch::start(&redis);
+    let port = weir.address().port().to_string();
+    libraries::python("redis_py.py", &[&port, protocol]);
+    watch.assert_at_most(64);
+}
+
+#[test]
+fn redis_py_works_with_resp2() {
+    everything("2");
+}
+
+#[test]
+fn redis_py_works_with_resp3() {
+    everything("3");
+}
+
+#[test]
+fn redis_py_works_for_users_with_passwords() {
+    let redis = RedisServer::with(&["--requirepass", "admin-password"]);
+    let weir = WeirProcess::in_front_of(&redis);
+    let watch = ConnectionWatch::start(&redis);
+    let port = weir.address().port().to_string();
+    libraries::python("acl_users.py", &[&port]);
+    watch.assert_at_most(64);
+}
+
+#[test]
+fn redis_py_works_where_the_budget_is_one_connection_to_redis() {
+    let redis = RedisServer::start();
+    let weir = WeirProcess::with_config(
+        &redis,
+        r#"
+        [admin]
+        listen = "{admin}"
+        [route.main]
+        listen = "{listen}"
+        [route.main.backend]
+        address = "{backend}"
+        max_connections = 1
+        "#,
+    );
+    let watch = ConnectionWatch::start(&redis);
+    let port = weir.address().port().to_string();
+    libraries::python("plain.py", &[&port]);
+    watch.assert_at_most(1);
+}
