@@ -210,7 +210,8 @@ impl State {
         let stateful = extra.tracking || !extra.subscriptions.is_empty() || extra.monitoring;
         let transaction = std::mem::take(&mut extra.transaction);
         self.fronts[route as usize].metrics.leases_held.dec();
-        if conn.half_closing {
+        if conn.half_closing && !conn.in_flight.is_empty() {
+            // Redis has forgotten the client that waited.
             return self.close(owner.slot, CloseReason::ByClient);
         }
         // What was subscribed, tracked or tunnelled cannot be told that it is
