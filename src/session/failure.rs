@@ -185,4 +185,37 @@ mod tests {
                 .contains("outcome unknown")
         );
     }
+
+    #[test]
+    fn the_operations_page_has_every_error() {
+        let page = include_str!("../../docs/OPERATIONS.md");
+        let limit = "LIMIT";
+        let failures = [
+            Failure::Open(OpenError::Unreachable("WHY".into())),
+            Failure::Open(OpenError::Full),
+            Failure::QueueFull { limit },
+            Failure::WaitedTooLong { limit },
+            Failure::Memory,
+            Failure::NotSupported {
+                what: "a raw tunnel",
+                setting: "backend.tunnels",
+            },
+            Failure::NotSupported {
+                what: "a connection of this kind",
+                setting: limit,
+            },
+        ];
+        let words = [
+            OUTCOME_UNKNOWN,
+            TIMED_OUT,
+            TIMED_OUT_UNSENT,
+            MAX_CLIENTS,
+            EXEC_LEASE_LOST,
+        ];
+        let replies = failures.iter().map(Failure::reply);
+        for reply in replies.chain(words.map(<[u8]>::to_vec)) {
+            let text = String::from_utf8(reply).expect("text");
+            assert!(page.contains(&format!("`{}`", text.trim_end())), "{text}");
+        }
+    }
 }
