@@ -11,7 +11,9 @@ use tokio::time::{Instant, timeout_at};
 use super::{DefaultUser, Node, OpenError, Opened};
 use crate::backend::budget::{Kind, Partition, Phase, Slot};
 use crate::backend::credential::{Credential, User, UserId};
-use crate::backend::handshake::{Greeting, Handshake, HandshakeError, HandshakeSpec, Progress};
+use crate::backend::handshake::{
+    Greeting, Handshake, HandshakeError, HandshakeSpec, Progress, SetUpAs,
+};
 use crate::net;
 
 impl Node {
@@ -27,9 +29,17 @@ impl Node {
             // The last session of this user has gone, and with it the credential.
             return Err(OpenError::Refused("NOAUTH Authentication required.".into()));
         };
+        // Who selects the database, if not the user itself; and why not.
+        let mut selects: Option<(User, OpenError)> = None;
         loop {
+            let set_up_as = selects.as_ref().map(|(user, _)| SetUpAs {
+                credential: user.credential(),
+            });
             let credential = user.credential();
-            let error = match self.try_open(key, credential, &slot, deadline).await {
+            let error = match self
+                .try_open(key, credential, set_up_as, &slot, deadline)
+                .await
+            {
                 Ok((socket, id)) => {
                     self.succeeded();
                     slot.set_phase(Phase::Open);
@@ -41,7 +51,19 @@ impl Node {
                     // the slot is for one.
                     let is_stale = key.user == UserId::BACKEND
                         && matches!(&error, OpenError::Refused(text) if is_about_login(text));
+                    // A user who may not use SELECT can be in a database that he came to
+                    // before he logged in.
+                    let may_not_select = selects.is_none()
+                        && credential.is_some()
+                        && matches!(&error, OpenError::Refused(text) if is_about_select(text));
                     match socket {
+                        Some(mut socket) if may_not_select => {
+                            if timeout_at(deadline, end(&mut socket)).await.is_ok() {
+                                selects = Some((self.credentials.backend(), error));
+                                continue;
+                            }
+                            close_politely(socket, Some(slot));
+                        }
                         Some(mut socket) if is_stale => {
                             let Some(fresh) = self.reread_password(&user).await else {
                                 close_politely(socket, Some(slot));
@@ -56,7 +78,7 @@ impl Node {
                         Some(socket) => close_politely(socket, Some(slot)),
                         None => drop(slot),
                     }
-                    error
+                    selects.map_or(error, |(_, first)| first)
                 }
             };
             match &error {
@@ -73,6 +95,7 @@ impl Node {
         &self,
         key: &Partition,
         credential: Option<&Credential>,
+        set_up_as: Option<SetUpAs<'_>>,
         slot: &Slot,
         deadline: Instant,
     ) -> Result<(TcpStream, Option<i64>), (OpenError, Option<TcpStream>)> {
@@ -80,6 +103,7 @@ impl Node {
         let name = format!("weir:{}:{}", self.route, slot.kind().name());
         let mut handshake = Handshake::new(&HandshakeSpec {
             credential,
+            set_up_as,
             version: key.version,
             db: key.db,
             no_touch: key.no_touch,
@@ -207,6 +231,11 @@ pub fn close_politely(mut socket: TcpStream, slot: Option<Slot>) {
         drop(socket);
         drop(slot);
     });
+}
+
+/// Whether an error says that the user may not use `SELECT`.
+fn is_about_select(text: &str) -> bool {
+    text.starts_with("NOPERM") && text.contains("'select'")
 }
 
 async fn shake_hands(
