@@ -13,7 +13,6 @@ pub mod credential;
 mod entry;
 pub mod handshake;
 mod node;
-mod own;
 mod ring;
 pub mod server;
 

@@ -6,7 +6,6 @@ use super::dispatch::{Row, silent_or};
 use super::failure::{self, Failure};
 use super::input::{Request, Step};
 use super::leases::{LeaseWish, Patience};
-use super::pause;
 use super::worker::State;
 use crate::backend::{Kind, Marks, Ticket};
 use crate::command::{Class, Command, CommandId, Flags as CommandFlags};
@@ -148,18 +147,6 @@ impl State {
             // A command that Redis words the error for may be under way.
             return Step::Wait;
         }
-        let refusal = match &self.sessions[ticket.slot as usize].extra().transaction {
-            Transaction::Queued { refusal, .. }
-                if !matches!(class, Class::Exec | Class::Discard | Class::Multi) =>
-            {
-                refusal.clone()
-            }
-            _ => None,
-        };
-        if let Some(reply) = refusal {
-            self.abort_queue(ticket);
-            return self.answer(ticket, &reply, silent);
-        }
         match class {
             Class::Exec => self.exec_queue(ticket, request, row, silent),
             Class::Discard => {
@@ -239,10 +226,7 @@ impl State {
     fn replay_queue(&mut self, ticket: Ticket, conn: u32) {
         let extra = self.sessions[ticket.slot as usize].extra();
         let Transaction::Queued {
-            block,
-            commands,
-            writes,
-            ..
+            block, commands, ..
         } = std::mem::take(&mut extra.transaction)
         else {
             unreachable!("the caller has looked");
@@ -253,8 +237,7 @@ impl State {
             watching: false,
             // All but MULTI itself.
             queued: commands.len() as u32 - 1,
-            effects: Vec::new(),
-            writes,
+            selects: Vec::new(),
             unframed: false,
         };
         self.enter_transaction(ticket, transaction);
@@ -295,8 +278,6 @@ impl State {
             block,
             commands,
             aborted,
-            writes,
-            ..
         } = &mut extra.transaction
         else {
             unreachable!("the caller has looked");
@@ -307,8 +288,6 @@ impl State {
         if block.len() + request.frame.len() > limit {
             return self.queue_on_lease(ticket, request, row.class, row, silent);
         }
-        // What a script that is known by its name does is not known here.
-        *writes |= pause::writes(request, row) != Some(false);
         block.extend_from_slice(request.frame);
         commands.push((request.frame.len() as u32, row.id));
         self.answer(ticket, b"+QUEUED\r\n", silent)
@@ -322,12 +301,9 @@ impl State {
                 aborted,
                 block,
                 commands,
-                refusal,
-                ..
             } = &mut extra.transaction
         {
             *aborted = true;
-            *refusal = None;
             *block = Vec::new();
             *commands = Vec::new();
         }
@@ -348,7 +324,6 @@ impl State {
             block,
             commands,
             aborted,
-            ..
         } = std::mem::take(&mut extra.transaction)
         else {
             unreachable!("the caller has looked");

@@ -8,7 +8,7 @@ use super::pause::Pause;
 use super::proxy::Message;
 use super::worker::State;
 use crate::backend::{Kind, Marks, Ticket};
-use crate::command::{Command, Flags as CommandFlags};
+use crate::command::Command;
 use crate::resp::{self, Value};
 
 impl State {
@@ -30,12 +30,7 @@ impl State {
             let args = request.args().iter().map(|arg| arg.to_vec()).collect();
             self.sessions[ticket.slot as usize].extra().asked = args;
         }
-        let conn = if row.flags.contains(CommandFlags::ALLOW_BUSY) {
-            self.control_conn_at_any_time(ticket)
-        } else {
-            self.control_conn(ticket)
-        };
-        match conn {
+        match self.control_conn(ticket) {
             Ok(conn) => {
                 let step = self.send_on(ticket, conn, request.frame, row.id, marks);
                 self.set_barrier(ticket);

@@ -50,6 +50,7 @@ impl State {
                 unwritten,
             } => self.take_link_loss(conn, taken, unwritten),
             Message::LinkFailed { conn, failure } => self.opening_failed(conn, &failure),
+            Message::LinkStuck { conn, by_head } => self.link_stuck(conn, by_head),
             Message::LinkClosed { from, conn } => self.forget_link(from, conn),
             Message::ListClients { route, answer } => {
                 // Whoever asked may have gone.

@@ -89,6 +89,13 @@ pub enum Message {
         /// Why.
         failure: Failure,
     },
+    /// The connection behind a link makes no progress while the node answers elsewhere.
+    LinkStuck {
+        /// This worker's name for the link.
+        conn: Ticket,
+        /// The command that it is stuck on is this worker's oldest.
+        by_head: bool,
+    },
     /// A link is not used any more.
     LinkClosed {
         /// The worker that used it.

@@ -8,11 +8,6 @@ use super::worker::State;
 use crate::backend::{Conn, Entry, Io, Marks, Mode, Ticket};
 use crate::metrics::{CloseReason, ErrorCause};
 
-/// How long the oldest command of a shared connection may be unanswered before
-/// it is asked, over another connection, whether the node answers there. A long
-/// script makes Redis answer `-BUSY` elsewhere, which its callers should see.
-const SUSPECT_AFTER: Duration = Duration::from_millis(100);
-
 /// Sessions are looked at in turns; each is seen once in this many ticks.
 const SESSION_TURNS: usize = 8;
 
@@ -102,75 +97,7 @@ impl State {
             self.retire(index);
             return;
         }
-        let silent = Duration::from_micros(now.saturating_sub(conn.progress_at));
-        let asked = conn.probed_at_progress == conn.progress_at && now < conn.probe_again_at;
-        if silent > SUSPECT_AFTER && !conn.probing && !asked {
-            self.suspect(index, silent);
-        }
-    }
-
-    /// The node may be stuck on this connection alone: asks elsewhere.
-    fn suspect(&mut self, index: u32, silent: Duration) {
-        let conn = &mut self.conns[index as usize];
-        conn.probing = true;
-        conn.probed_at_progress = conn.progress_at;
-        let ticket = Ticket {
-            slot: index,
-            generation: conn.generation,
-        };
-        let node = self.fronts[conn.route as usize].route.node.clone();
-        let worker = self.worker();
-        tokio::task::spawn_local(async move {
-            let answers = node.probe().await;
-            worker.enter(|state| state.probed(ticket, answers));
-        });
-        tracing::debug!(
-            ?silent,
-            "a shared connection makes no progress; asking elsewhere"
-        );
-    }
-
-    /// The node's answer to a probe: if it answers elsewhere while this connection
-    /// has not moved, new commands take another one; after the stall timeout those
-    /// on it are given up.
-    fn probed(&mut self, ticket: Ticket, answers: bool) {
-        let now = self.clock.now();
-        let Some(conn) = self.conn(ticket) else {
-            return;
-        };
-        conn.probing = false;
-        conn.probe_again_at = now + SUSPECT_AFTER.as_micros() as u64;
-        if !answers || conn.progress_at != conn.probed_at_progress || conn.is_quiet() {
-            return;
-        }
-        let silent = Duration::from_micros(now.saturating_sub(conn.progress_at));
-        let route = conn.route;
-        let slow = conn
-            .in_flight
-            .front()
-            .is_some_and(|head| head.marks.any(Marks::SLOW));
-        let timeouts = &self.fronts[route as usize].route.config.timeouts;
-        let limit = if slow {
-            timeouts.slow_request
-        } else {
-            timeouts.stall
-        };
-        if silent > limit {
-            let busy = self.conns[ticket.slot as usize].in_flight.len();
-            tracing::warn!(
-                ?silent,
-                busy,
-                "a connection has stalled while the node answers elsewhere"
-            );
-            return self.conn_lost(ticket.slot, &crate::backend::Broken::Stalled);
-        }
-        // The next look is the one that decides; until then asking again would only
-        // cost the node.
-        let conn = &mut self.conns[ticket.slot as usize];
-        conn.probe_again_at = conn.progress_at + limit.as_micros() as u64 + 1;
-        if !conn.retiring {
-            self.retire(ticket.slot);
-        }
+        self.look_for_stall(index);
     }
 
     /// Answers the callers whose deadline has passed; the reply that may still come

@@ -136,11 +136,17 @@ impl RedisServer {
         self.process.kill();
     }
 
+    /// Starts the server again on the same port (killing it first if it runs) and does not
+    /// wait for it: it may be loading its data for a while.
+    pub fn begin_restart(&mut self) {
+        self.process.kill();
+        self.process = spawn(&self.port, &self.arguments, &self.directory);
+    }
+
     /// Starts the server again on the same port (killing it first if it runs). Its data is gone
     /// unless the test configured persistence.
     pub fn restart(&mut self) {
-        self.process.kill();
-        self.process = spawn(&self.port, &self.arguments, &self.directory);
+        self.begin_restart();
         self.wait_until_it_answers();
     }
 

@@ -13,8 +13,10 @@ impl Conn {
         input: &[u8],
         sink: &mut S,
     ) -> Result<(), Broken> {
-        let mut acknowledged = 0;
-        let result = self.receive_runs(input, sink, &mut acknowledged);
+        let (mut acknowledged, mut run) = (0, Run::default());
+        let result = self.receive_runs(input, sink, &mut run, &mut acknowledged);
+        // Also when what follows is not a reply: those before it are.
+        run.end(input, sink);
         self.ring.acknowledge(acknowledged);
         result
     }
@@ -24,10 +26,10 @@ impl Conn {
         &mut self,
         input: &[u8],
         sink: &mut S,
+        run: &mut Run,
         acknowledged: &mut usize,
     ) -> Result<(), Broken> {
         let mut position = 0;
-        let mut run = Run::default();
         while position < input.len() {
             let fed = self
                 .scanner
@@ -58,7 +60,6 @@ impl Conn {
                 self.settle_lost(sink);
             }
         }
-        run.end(input, sink);
         Ok(())
     }
 

@@ -15,6 +15,16 @@ use crate::backend::server::ServerFacts;
 use crate::command::Table;
 use crate::resp::{self, Value, Version};
 
+/// A node that cannot answer for a while is asked again after this long.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+
+/// Whether a refusal is about the node's state and not about who asks.
+fn is_for_a_while(text: &str) -> bool {
+    ["LOADING", "BUSY", "MASTERDOWN"]
+        .iter()
+        .any(|code| text.starts_with(code))
+}
+
 impl Node {
     /// Learns what the node says of itself, and again whenever that may have
     /// changed: its version, its command table, its limits. Runs for as long as the
@@ -28,13 +38,12 @@ impl Node {
             }
             // After a loss the node needs a moment; and one round of questions is
             // enough for many losses at once.
-            let pause = self
-                .health()
-                .down
-                .as_ref()
-                .map_or(Duration::from_millis(20), |(until, _)| {
-                    until.saturating_duration_since(Instant::now())
-                });
+            let pause = match &self.health().down {
+                Some((until, _)) => until.saturating_duration_since(Instant::now()),
+                None if learnt.is_ok() => Duration::ZERO,
+                // It is there, and cannot answer: it loads its data, or is full.
+                None => ASK_AGAIN,
+            };
             tokio::time::sleep(pause.max(Duration::from_millis(20))).await;
         }
     }
@@ -85,6 +94,9 @@ impl Node {
         }
         let opened = match self.open_plain(UserId::BACKEND).await {
             Ok(opened) => opened,
+            Err(OpenError::Refused(text)) if is_for_a_while(&text) => {
+                return Err(OpenError::Refused(text));
+            }
             Err(OpenError::Refused(text)) => {
                 // Without a login of Weir's own the node tells nothing; the built-in
                 // table serves.
@@ -115,9 +127,8 @@ impl Node {
             Ok(Err(why)) => why,
             Err(_) => "no answer".into(),
         };
-        let error = self.unreachable(&why);
-        self.failed(&error);
-        Err(error)
+        // It was reached, and this connection may have been lost alone.
+        Err(self.unreachable(&why))
     }
 
     async fn slot(&self) -> Result<Slot, OpenError> {
@@ -168,12 +179,12 @@ impl Node {
 /// Asks the questions in one write; a managed server may refuse any of them.
 async fn ask(socket: &mut TcpStream) -> Result<Vec<Value>, String> {
     let questions: [&[&str]; 6] = [
-        &["iNFO", "server"],
-        &["hELLO"],
-        &["cONFIG", "GET", "proto-max-bulk-len"],
-        &["cONFIG", "GET", "databases"],
-        &["cONFIG", "GET", "maxclients"],
-        &["cOMMAND"],
+        &["INFO", "server"],
+        &["HELLO"],
+        &["CONFIG", "GET", "proto-max-bulk-len"],
+        &["CONFIG", "GET", "databases"],
+        &["CONFIG", "GET", "maxclients"],
+        &["COMMAND"],
     ];
     let mut request = Vec::new();
     for question in questions {

@@ -11,9 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{DefaultUser, Node, OpenError, Opened};
 use crate::backend::budget::{Kind, Partition, Phase, Slot};
 use crate::backend::credential::{Credential, User, UserId};
-use crate::backend::handshake::{
-    Greeting, Handshake, HandshakeError, HandshakeSpec, Progress, SetUpAs,
-};
+use crate::backend::handshake::{Greeting, Handshake, HandshakeError, HandshakeSpec, Progress};
 use crate::net;
 
 impl Node {
@@ -29,99 +27,98 @@ impl Node {
             // The last session of this user has gone, and with it the credential.
             return Err(OpenError::Refused("NOAUTH Authentication required.".into()));
         };
-        // Who selects the database, if not the user itself; and why not.
-        let mut selects: Option<(User, OpenError)> = None;
+        let mut was_closed = false;
         loop {
-            let set_up_as = selects.as_ref().map(|(user, _)| SetUpAs {
-                credential: user.credential(),
-            });
-            let credential = user.credential();
-            let error = match self
-                .try_open(key, credential, set_up_as, &slot, deadline)
-                .await
-            {
-                Ok((socket, id)) => {
+            match self.try_open(key, user.credential(), &slot, deadline).await {
+                Attempt::Opened(socket, id) => {
                     self.succeeded();
                     slot.set_phase(Phase::Open);
                     return Ok(Opened { socket, id, slot });
                 }
-                Err((error, socket)) => {
-                    // Weir's own password may have been changed in the file that it was
-                    // read from. The connection that was refused has to be gone first:
-                    // the slot is for one.
-                    let is_stale = key.user == UserId::BACKEND
-                        && matches!(&error, OpenError::Refused(text) if is_about_login(text));
-                    // A user who may not use SELECT can be in a database that he came to
-                    // before he logged in.
-                    let may_not_select = selects.is_none()
-                        && credential.is_some()
-                        && matches!(&error, OpenError::Refused(text) if is_about_select(text));
-                    match socket {
-                        Some(mut socket) if may_not_select => {
-                            if timeout_at(deadline, end(&mut socket)).await.is_ok() {
-                                selects = Some((self.credentials.backend(), error));
-                                continue;
-                            }
-                            close_politely(socket, Some(slot));
-                        }
-                        Some(mut socket) if is_stale => {
-                            let Some(fresh) = self.reread_password(&user).await else {
-                                close_politely(socket, Some(slot));
-                                return Err(error);
-                            };
-                            user = fresh;
-                            if timeout_at(deadline, end(&mut socket)).await.is_ok() {
-                                continue;
-                            }
-                            close_politely(socket, Some(slot));
-                        }
-                        Some(socket) => close_politely(socket, Some(slot)),
-                        None => drop(slot),
-                    }
-                    selects.map_or(error, |(_, first)| first)
+                Attempt::Unreachable(error) => {
+                    drop(slot);
+                    return Err(error);
                 }
-            };
-            match &error {
-                OpenError::Refused(_) => {}
-                OpenError::Full => self.narrow(),
-                OpenError::Unreachable(_) => self.failed(&error),
+                // Once may have been meant for this connection alone (`CLIENT KILL`).
+                Attempt::Closed(_) if !was_closed => was_closed = true,
+                Attempt::Closed(error) => {
+                    drop(slot);
+                    return Err(self.gave_up(error));
+                }
+                Attempt::Refused(error, mut socket) => {
+                    // The slot is for one connection: this one has to be gone before
+                    // another is tried with it.
+                    if let Some(fresh) = self.fresh_password(key, &user, &error).await
+                        && timeout_at(deadline, end(&mut socket)).await.is_ok()
+                    {
+                        user = fresh;
+                        continue;
+                    }
+                    close_politely(socket, Some(slot));
+                    return Err(self.gave_up(error));
+                }
             }
-            return Err(error);
         }
     }
 
-    /// One attempt; with the error comes the socket, if the node has it still.
+    fn gave_up(self: &Arc<Self>, error: OpenError) -> OpenError {
+        match &error {
+            OpenError::Refused(_) => {}
+            OpenError::Full => self.narrow(),
+            OpenError::Unreachable(_) => self.failed(&error),
+        }
+        error
+    }
+
     async fn try_open(
         &self,
         key: &Partition,
         credential: Option<&Credential>,
-        set_up_as: Option<SetUpAs<'_>>,
         slot: &Slot,
         deadline: Instant,
-    ) -> Result<(TcpStream, Option<i64>), (OpenError, Option<TcpStream>)> {
-        let mut socket = self.dial().await.map_err(|error| (error, None))?;
+    ) -> Attempt {
+        let mut socket = match self.dial().await {
+            Ok(socket) => socket,
+            Err(error) => return Attempt::Unreachable(error),
+        };
         let name = format!("weir:{}:{}", self.route, slot.kind().name());
         let mut handshake = Handshake::new(&HandshakeSpec {
             credential,
-            set_up_as,
             version: key.version,
             db: key.db,
             no_touch: key.no_touch,
             name: &name,
             asks_id: slot.kind() == Kind::Blocking,
         });
-        let error = match timeout_at(deadline, shake_hands(&mut socket, &mut handshake)).await {
+        match timeout_at(deadline, shake_hands(&mut socket, &mut handshake)).await {
             Ok(Ok(Ok(greeting))) => {
                 if key.user == UserId::NOBODY {
                     self.default_user.store(DefaultUser::Open as u8, Relaxed);
                 }
-                return Ok((socket, greeting.connection_id()));
+                Attempt::Opened(socket, greeting.connection_id())
             }
-            Ok(Ok(Err(error))) => self.refusal(error, key),
-            Ok(Err(why)) => self.unreachable(&why),
-            Err(_) => self.unreachable("no answer to the handshake"),
+            Ok(Ok(Err(error))) => Attempt::Refused(self.refusal(error, key), socket),
+            Ok(Err(why)) => Attempt::Closed(self.unreachable(&why)),
+            Err(_) => Attempt::Refused(self.unreachable("no answer to the handshake"), socket),
+        }
+    }
+
+    /// Weir's own password may have been changed in the file that it was read from:
+    /// the user to try with instead of one that was refused.
+    async fn fresh_password(
+        &self,
+        key: &Partition,
+        refused: &User,
+        error: &OpenError,
+    ) -> Option<User> {
+        let OpenError::Refused(text) = error else {
+            return None;
         };
-        Err((error, Some(socket)))
+        let about_login = text.starts_with("WRONGPASS") || text.starts_with("NOAUTH");
+        if key.user != UserId::BACKEND || !about_login {
+            return None;
+        }
+        self.reread_password(refused).await
     }
 
     /// Reads Weir's own password again from where it came from. The user to try
@@ -207,9 +204,16 @@ impl Node {
     }
 }
 
-/// Whether an error to a login says that the password is not the right one.
-fn is_about_login(text: &str) -> bool {
-    text.starts_with("WRONGPASS") || text.starts_with("NOAUTH")
+/// What became of one attempt to connect and shake hands.
+enum Attempt {
+    /// It is ready; with the id that the node knows it by.
+    Opened(TcpStream, Option<i64>),
+    /// The node said no, or nothing; the connection is still there.
+    Refused(OpenError, TcpStream),
+    /// It was closed in the handshake.
+    Closed(OpenError),
+    /// None came about; what follows from that has been seen to.
+    Unreachable(OpenError),
 }
 
 /// Says goodbye and waits until the node has closed its end.
@@ -231,11 +235,6 @@ pub fn close_politely(mut socket: TcpStream, slot: Option<Slot>) {
         drop(socket);
         drop(slot);
     });
-}
-
-/// Whether an error says that the user may not use `SELECT`.
-fn is_about_select(text: &str) -> bool {
-    text.starts_with("NOPERM") && text.contains("'select'")
 }
 
 async fn shake_hands(
