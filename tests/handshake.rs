@@ -16,6 +16,7 @@ use weir::resp::{Value, Version, decode};
 
 const SPEC: HandshakeSpec<'static> = HandshakeSpec {
     credential: None,
+    set_up_as: None,
     version: Version::Resp3,
     db: 0,
     no_touch: false,

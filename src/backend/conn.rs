@@ -6,6 +6,7 @@
 //! happens to a reply is the business of the [`Sink`] that the caller brings.
 
 mod exclusive;
+mod monitor;
 mod shared;
 mod sink;
 
@@ -94,6 +95,8 @@ pub struct Conn {
     pub half_closing: bool,
     /// A subscription command was sent on it: in RESP2, arrays may be messages.
     pub confirms: bool,
+    /// It is a `MONITOR`'s: Weir's own commands are left out of what it says.
+    pub monitors: bool,
     /// A request is being streamed through: what is written is not kept.
     pub streaming: bool,
     /// Part of a request was sent, and its end was not: it can serve nothing else.
@@ -153,6 +156,7 @@ impl Conn {
             queued: false,
             half_closing: false,
             confirms: false,
+            monitors: false,
             streaming: false,
             mid_request: false,
             probing: false,
@@ -328,6 +332,7 @@ impl Conn {
         let outcome = match self.mode {
             Mode::Shared => self.receive_shared(input, sink),
             Mode::Exclusive(owner) => self.receive_exclusive(owner, input, sink),
+            Mode::Raw(owner) if self.monitors => self.receive_monitor(owner, input, sink),
             Mode::Raw(owner) => {
                 sink.pushed(owner, input);
                 Ok(())

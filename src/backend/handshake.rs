@@ -21,6 +21,10 @@ pub const ANSWER_LEN_MAX: usize = 256 * 1024;
 pub struct HandshakeSpec<'a> {
     /// As whom; `None` stays what a fresh connection is.
     pub credential: Option<&'a Credential>,
+    /// Who the connection is while its name and its database are set: a user who may
+    /// not use `SELECT` can still be in a database that he came to as another. `None`
+    /// logs in first.
+    pub set_up_as: Option<SetUpAs<'a>>,
     /// The protocol that replies are written in.
     pub version: Version,
     /// The database.
@@ -32,6 +36,13 @@ pub struct HandshakeSpec<'a> {
     /// How operators see it in `CLIENT LIST`: `weir:<route>:<kind>`. Whatever Redis
     /// does not take in a name is replaced by `_`.
     pub name: &'a str,
+}
+
+/// Who sets up a connection that is somebody else's in the end.
+#[derive(Debug, Clone, Copy)]
+pub struct SetUpAs<'a> {
+    /// The login; `None` is what a fresh connection is.
+    pub credential: Option<&'a Credential>,
 }
 
 /// A handshake: first [`Handshake::request`] is sent, then every byte that comes is
@@ -79,43 +90,72 @@ impl Greeting {
     }
 }
 
-impl Handshake {
-    /// The handshake that makes a connection what `spec` says.
-    pub fn new(spec: &HandshakeSpec<'_>) -> Handshake {
-        let mut request = Vec::with_capacity(128);
-        let mut steps = Vec::new();
-        let mut say = |step: Step, args: &[&[u8]]| {
-            encode_command(args, &mut request);
-            steps.push(step);
-        };
-        let login = spec
-            .credential
-            .map(|login| (login.username(), login.password().expose()));
-        match (spec.version, login) {
+/// What is said, and what each part of it asks for. Weir's own commands are spelled
+/// as [`super::own`] says.
+#[derive(Default)]
+struct Script {
+    request: Vec<u8>,
+    steps: Vec<Step>,
+}
+
+impl Script {
+    fn say(&mut self, step: Step, args: &[&[u8]]) {
+        encode_command(args, &mut self.request);
+        self.steps.push(step);
+    }
+
+    fn log_in(&mut self, version: Version, credential: Option<&Credential>) {
+        let login = credential.map(|login| (login.username(), login.password().expose()));
+        match (version, login) {
             (Version::Resp3, Some((username, password))) => {
                 let username = username.unwrap_or(b"default");
-                say(Step::Hello, &[b"HELLO", b"3", b"AUTH", username, password]);
+                let words = [b"hELLO".as_slice(), b"3", b"AUTH", username, password];
+                self.say(Step::Hello, &words);
             }
-            (Version::Resp3, None) => say(Step::Hello, &[b"HELLO", b"3"]),
-            (Version::Resp2, Some((None, password))) => say(Step::Auth, &[b"AUTH", password]),
+            (Version::Resp3, None) => self.say(Step::Hello, &[b"hELLO", b"3"]),
+            (Version::Resp2, Some((None, password))) => {
+                self.say(Step::Auth, &[b"aUTH", password]);
+            }
             (Version::Resp2, Some((Some(username), password))) => {
-                say(Step::Auth, &[b"AUTH", username, password]);
+                self.say(Step::Auth, &[b"aUTH", username, password]);
             }
             (Version::Resp2, None) => {}
         }
-        say(
+    }
+
+    fn set_up(&mut self, spec: &HandshakeSpec<'_>) {
+        self.say(
             Step::SetName,
-            &[b"CLIENT", b"SETNAME", &printable(spec.name)],
+            &[b"cLIENT", b"SETNAME", &printable(spec.name)],
         );
         if spec.asks_id && spec.version == Version::Resp2 {
-            say(Step::Id, &[b"CLIENT", b"ID"]);
+            self.say(Step::Id, &[b"cLIENT", b"ID"]);
         }
         if spec.db != 0 {
-            say(Step::Select, &[b"SELECT", spec.db.to_string().as_bytes()]);
+            self.say(Step::Select, &[b"sELECT", spec.db.to_string().as_bytes()]);
         }
         if spec.no_touch {
-            say(Step::NoTouch, &[b"CLIENT", b"NO-TOUCH", b"ON"]);
+            self.say(Step::NoTouch, &[b"cLIENT", b"NO-TOUCH", b"ON"]);
         }
+    }
+}
+
+impl Handshake {
+    /// The handshake that makes a connection what `spec` says.
+    pub fn new(spec: &HandshakeSpec<'_>) -> Handshake {
+        let mut script = Script::default();
+        match spec.set_up_as {
+            None => {
+                script.log_in(spec.version, spec.credential);
+                script.set_up(spec);
+            }
+            Some(first) => {
+                script.log_in(Version::Resp2, first.credential);
+                script.set_up(spec);
+                script.log_in(spec.version, spec.credential);
+            }
+        }
+        let Script { request, steps } = script;
         let mut steps = steps.into_iter();
         Handshake {
             request,
@@ -219,6 +259,7 @@ mod tests {
     fn spec(version: Version) -> HandshakeSpec<'static> {
         HandshakeSpec {
             credential: None,
+            set_up_as: None,
             version,
             db: 0,
             no_touch: false,
@@ -259,19 +300,19 @@ mod tests {
         let (alice, unnamed) = (credential(Some(b"alice")), credential(None));
         let resp3 = spec(Version::Resp3);
         let resp2 = spec(Version::Resp2);
-        let name = "CLIENT|SETNAME|weir:main:shared";
+        let name = "cLIENT|SETNAME|weir:main:shared";
         assert_eq!(said(&resp2), [name]);
-        assert_eq!(said(&resp3), ["HELLO|3", name]);
+        assert_eq!(said(&resp3), ["hELLO|3", name]);
         let with = |credential, spec: &HandshakeSpec<'static>| {
             said(&HandshakeSpec {
                 credential: Some(credential),
                 ..spec.clone()
             })
         };
-        assert_eq!(with(&alice, &resp2), ["AUTH|alice|p w", name]);
-        assert_eq!(with(&unnamed, &resp2), ["AUTH|p w", name]);
-        assert_eq!(with(&alice, &resp3), ["HELLO|3|AUTH|alice|p w", name]);
-        assert_eq!(with(&unnamed, &resp3), ["HELLO|3|AUTH|default|p w", name]);
+        assert_eq!(with(&alice, &resp2), ["aUTH|alice|p w", name]);
+        assert_eq!(with(&unnamed, &resp2), ["aUTH|p w", name]);
+        assert_eq!(with(&alice, &resp3), ["hELLO|3|AUTH|alice|p w", name]);
+        assert_eq!(with(&unnamed, &resp3), ["hELLO|3|AUTH|default|p w", name]);
         let all = HandshakeSpec {
             db: 7,
             no_touch: true,
@@ -281,11 +322,23 @@ mod tests {
         assert_eq!(
             said(&all),
             [
-                "HELLO|3",
-                "CLIENT|SETNAME|a_b___",
-                "SELECT|7",
-                "CLIENT|NO-TOUCH|ON"
+                "hELLO|3",
+                "cLIENT|SETNAME|a_b___",
+                "sELECT|7",
+                "cLIENT|NO-TOUCH|ON"
             ]
+        );
+        let from_another = HandshakeSpec {
+            credential: Some(&alice),
+            set_up_as: Some(SetUpAs {
+                credential: Some(&unnamed),
+            }),
+            db: 7,
+            ..spec(Version::Resp3)
+        };
+        assert_eq!(
+            said(&from_another),
+            ["aUTH|p w", name, "sELECT|7", "hELLO|3|AUTH|alice|p w"]
         );
     }
 

@@ -13,6 +13,7 @@ pub mod credential;
 mod entry;
 pub mod handshake;
 mod node;
+mod own;
 mod ring;
 pub mod server;
 

@@ -6,6 +6,7 @@ use super::dispatch::{Row, silent_or};
 use super::failure::{self, Failure};
 use super::input::{Request, Step};
 use super::leases::{LeaseWish, Patience};
+use super::pause;
 use super::worker::State;
 use crate::backend::{Kind, Marks, Ticket};
 use crate::command::{Class, Command, CommandId, Flags as CommandFlags};
@@ -147,6 +148,18 @@ impl State {
             // A command that Redis words the error for may be under way.
             return Step::Wait;
         }
+        let refusal = match &self.sessions[ticket.slot as usize].extra().transaction {
+            Transaction::Queued { refusal, .. }
+                if !matches!(class, Class::Exec | Class::Discard | Class::Multi) =>
+            {
+                refusal.clone()
+            }
+            _ => None,
+        };
+        if let Some(reply) = refusal {
+            self.abort_queue(ticket);
+            return self.answer(ticket, &reply, silent);
+        }
         match class {
             Class::Exec => self.exec_queue(ticket, request, row, silent),
             Class::Discard => {
@@ -226,7 +239,10 @@ impl State {
     fn replay_queue(&mut self, ticket: Ticket, conn: u32) {
         let extra = self.sessions[ticket.slot as usize].extra();
         let Transaction::Queued {
-            block, commands, ..
+            block,
+            commands,
+            writes,
+            ..
         } = std::mem::take(&mut extra.transaction)
         else {
             unreachable!("the caller has looked");
@@ -237,7 +253,8 @@ impl State {
             watching: false,
             // All but MULTI itself.
             queued: commands.len() as u32 - 1,
-            selects: Vec::new(),
+            effects: Vec::new(),
+            writes,
             unframed: false,
         };
         self.enter_transaction(ticket, transaction);
@@ -278,6 +295,8 @@ impl State {
             block,
             commands,
             aborted,
+            writes,
+            ..
         } = &mut extra.transaction
         else {
             unreachable!("the caller has looked");
@@ -288,6 +307,8 @@ impl State {
         if block.len() + request.frame.len() > limit {
             return self.queue_on_lease(ticket, request, row.class, row, silent);
         }
+        // What a script that is known by its name does is not known here.
+        *writes |= pause::writes(request, row) != Some(false);
         block.extend_from_slice(request.frame);
         commands.push((request.frame.len() as u32, row.id));
         self.answer(ticket, b"+QUEUED\r\n", silent)
@@ -301,9 +322,12 @@ impl State {
                 aborted,
                 block,
                 commands,
+                refusal,
+                ..
             } = &mut extra.transaction
         {
             *aborted = true;
+            *refusal = None;
             *block = Vec::new();
             *commands = Vec::new();
         }
@@ -324,6 +348,7 @@ impl State {
             block,
             commands,
             aborted,
+            ..
         } = std::mem::take(&mut extra.transaction)
         else {
             unreachable!("the caller has looked");

@@ -8,6 +8,7 @@ use std::task::Waker;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
+use super::effect::Effect;
 use super::registry::Census;
 use crate::admission::ClientPermit;
 use crate::backend::{Partition, Ticket, User};
@@ -295,8 +296,10 @@ pub enum Transaction {
         watching: bool,
         /// Commands queued since `MULTI`.
         queued: u32,
-        /// Index and database of each `SELECT` in the block.
-        selects: Vec<(u32, u32)>,
+        /// The commands in the block that are about the client, by their index.
+        effects: Vec<(u32, Effect)>,
+        /// It may write: a pause holds its `EXEC`.
+        writes: bool,
         /// A command was queued that makes the reply to `EXEC` one whose end cannot
         /// be told from its bytes.
         unframed: bool,
@@ -309,6 +312,10 @@ pub enum Transaction {
         commands: Vec<(u32, u16)>,
         /// A command was refused: `EXEC` will fail.
         aborted: bool,
+        /// Why there is no connection to be had: the next command's reply.
+        refusal: Option<Vec<u8>>,
+        /// It may write: a pause holds its `EXEC`.
+        writes: bool,
     },
     /// The lease was lost or expired before `EXEC` was sent.
     Broken {

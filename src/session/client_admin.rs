@@ -64,8 +64,7 @@ impl State {
                 self.answer_value(ticket, &Value::integer(id as i64), silent)
             }
             ClientCommand::Info => {
-                let view = self.view(&self.sessions[ticket.slot as usize]);
-                let reply = lines(&[view], server, self.version_of(ticket));
+                let reply = self.client_info(ticket, request.frame.len());
                 self.answer(ticket, &reply, silent)
             }
             ClientCommand::List(filter) => self.list_clients(ticket, request, row, filter, silent),
@@ -102,8 +101,16 @@ impl State {
         }
     }
 
+    /// The reply to `CLIENT INFO`; `qbuf` bytes are the request's own.
+    pub(super) fn client_info(&self, ticket: Ticket, qbuf: usize) -> Vec<u8> {
+        let mut view = self.view(&self.sessions[ticket.slot as usize]);
+        view.qbuf += qbuf;
+        let server = self.node_of(ticket).server_version();
+        lines(&[view], server, self.version_of(ticket))
+    }
+
     /// What only changes what Weir remembers of the client.
-    fn change_client(&mut self, ticket: Ticket, change: ClientCommand) {
+    pub(super) fn change_client(&mut self, ticket: Ticket, change: ClientCommand) {
         let session = &mut self.sessions[ticket.slot as usize];
         match change {
             ClientCommand::SetName(name) => session.extra().name = name,
@@ -160,6 +167,10 @@ impl State {
         let server = self.node_of(ticket).server_version();
         let version = self.version_of(ticket);
         let mut own = self.views(route);
+        // As at Redis, the request that asks is still in its client's buffer.
+        if let Some(asking) = own.iter_mut().find(|client| client.id == id) {
+            asking.qbuf += request.frame.len();
+        }
         let others = self.ask_others(|answer| Message::ListClients { route, answer });
         self.answer_later(ticket, async move {
             for other in others {
@@ -336,17 +347,8 @@ impl State {
         let route = self.sessions[ticket.slot as usize].route;
         let step = self.on_control(ticket, request, row, silent);
         if step == Step::Taken {
-            let micros = u64::try_from(milliseconds)
-                .unwrap_or(0)
-                .saturating_mul(1000);
-            let until = self.clock.now().saturating_add(micros);
-            self.tell_pause(
-                route,
-                Some(Pause {
-                    until,
-                    all: mode == PauseMode::All,
-                }),
-            );
+            let pause = Pause::of(self.clock.now(), milliseconds, mode);
+            self.tell_pause(route, Some(pause));
         }
         step
     }

@@ -8,7 +8,7 @@ use super::pause::Pause;
 use super::proxy::Message;
 use super::worker::State;
 use crate::backend::{Kind, Marks, Ticket};
-use crate::command::Command;
+use crate::command::{Command, Flags as CommandFlags};
 use crate::resp::{self, Value};
 
 impl State {
@@ -30,7 +30,12 @@ impl State {
             let args = request.args().iter().map(|arg| arg.to_vec()).collect();
             self.sessions[ticket.slot as usize].extra().asked = args;
         }
-        match self.control_conn(ticket) {
+        let conn = if row.flags.contains(CommandFlags::ALLOW_BUSY) {
+            self.control_conn_at_any_time(ticket)
+        } else {
+            self.control_conn(ticket)
+        };
+        match conn {
             Ok(conn) => {
                 let step = self.send_on(ticket, conn, request.frame, row.id, marks);
                 self.set_barrier(ticket);

@@ -172,14 +172,14 @@ impl State {
             );
             return self.answer_error(ticket, &text, ErrorCause::State, silent);
         }
-        if self.must_pause(ticket, row) {
-            return Step::Wait;
-        }
         if !accepted && !matches!(class, Class::Local(_)) {
             // Redis words the error, on whatever path the session is; in a
             // transaction it spoils the block.
             self.abort_queue(ticket);
             return self.forward_on_path(ticket, request, row, silent);
+        }
+        if self.must_pause(ticket, request, row) {
+            return Step::Wait;
         }
         match class {
             Class::Local(Local::Quit) => self.quit(ticket, silent),
@@ -189,6 +189,9 @@ impl State {
                 self.in_block(ticket, request, class, row, command, silent)
             }
             Class::Local(local) => self.local(ticket, request, local, row, command, silent),
+            Class::Plain if self.may_be_paused_by_redis(ticket, request, row) => {
+                self.blocking(ticket, request, row, silent)
+            }
             Class::Plain | Class::Publish => self.forward_on_path(ticket, request, row, silent),
             Class::Control => self.control(ticket, request, row, command, silent),
             Class::Multi => self.multi(ticket, request, following, row, silent),

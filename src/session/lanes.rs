@@ -328,6 +328,25 @@ impl State {
     /// its own if the budget has room, else the shared one.
     pub(super) fn control_conn(&mut self, ticket: Ticket) -> Result<u32, Failure> {
         let lane = self.lane_of(ticket);
+        self.control_of(ticket, lane)
+    }
+
+    /// The same for what is answered while a script runs. A new connection could not
+    /// select a database then, and these commands have none.
+    pub(super) fn control_conn_at_any_time(&mut self, ticket: Ticket) -> Result<u32, Failure> {
+        let session = &self.sessions[ticket.slot as usize];
+        let mut key = session.partition.clone();
+        if key.db == 0 && !key.no_touch {
+            return self.control_conn(ticket);
+        }
+        (key.db, key.no_touch) = (0, false);
+        let lane = self.find_lane(session.route, key);
+        let conn = self.control_of(ticket, lane);
+        self.drop_lane_if_unused(lane);
+        conn
+    }
+
+    fn control_of(&mut self, ticket: Ticket, lane: u32) -> Result<u32, Failure> {
         let control = self.lanes[lane as usize].control;
         if control != NONE {
             return Ok(control);

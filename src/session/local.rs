@@ -74,7 +74,7 @@ impl State {
                         username: Some(user),
                         password,
                     };
-                    match self.check_login(ticket, credentials) {
+                    match self.check_login(ticket, credentials, &login_part(request)) {
                         None => return Step::Wait,
                         Some(Ok(())) => {}
                         Some(Err(reply)) => {
@@ -131,7 +131,7 @@ impl State {
                 );
             }
         };
-        match self.check_login(ticket, credentials) {
+        match self.check_login(ticket, credentials, request.frame) {
             None => Step::Wait,
             Some(Ok(())) => self.answer(ticket, b"+OK\r\n", silent),
             Some(Err(reply)) => {
@@ -146,6 +146,7 @@ impl State {
         &mut self,
         ticket: Ticket,
         credentials: Credentials,
+        question: &[u8],
     ) -> Option<Result<(), Vec<u8>>> {
         let session = &mut self.sessions[ticket.slot as usize];
         match session.extra().answer.take() {
@@ -160,7 +161,7 @@ impl State {
         let front = &self.fronts[session.route as usize];
         match front.route.config.auth.mode {
             AuthMode::Redis => {
-                self.begin_login(ticket, credentials);
+                self.begin_login(ticket, credentials, question.to_vec());
                 None
             }
             AuthMode::Weir => Some(match credentials.among(&front.route.config.auth.users) {
@@ -388,7 +389,7 @@ impl State {
         let mut rewritten = None;
         match &*name {
             "select" => self.select_answered(entry.to, reply),
-            "exec" => self.exec_answered(entry.to, reply),
+            "exec" => rewritten = self.exec_answered(entry.to, reply),
             "discard" | "unwatch" => self.discard_answered(entry.to, reply),
             "info" => rewritten = self.rewrite_info(entry.to, reply),
             "config|set" => self.config_set_answered(entry.to, reply),
@@ -412,6 +413,28 @@ impl State {
             session.flags.set(Flags::MOVED);
         }
     }
+}
+
+/// A `HELLO` without its `SETNAME`, for the connection that checks logins: that one's
+/// name is Weir's to give. Of several `AUTH` the last counts.
+fn login_part(request: &Request<'_>) -> Vec<u8> {
+    let args = request.args();
+    let mut words = args[..args.len().min(2)].to_vec();
+    let mut rest = args.get(2..).unwrap_or_default();
+    loop {
+        rest = match rest {
+            [word, user, password, rest @ ..] if word.eq_ignore_ascii_case(b"auth") => {
+                words.truncate(2);
+                words.extend([*word, *user, *password]);
+                rest
+            }
+            [word, _, rest @ ..] if word.eq_ignore_ascii_case(b"setname") => rest,
+            _ => break,
+        };
+    }
+    let mut question = Vec::new();
+    resp::encode_command(&words, &mut question);
+    question
 }
 
 /// The user of a client that has said nothing yet.

@@ -13,7 +13,7 @@ use super::lanes::refusal;
 use super::worker::{State, Worker};
 use crate::backend::{Credential, Kind, Node, OpenError, Phase, Slot, Ticket, close_politely};
 use crate::config::{Secret, User};
-use crate::resp::{self, ReplyScanner};
+use crate::resp::ReplyScanner;
 use std::rc::Weak;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,12 +53,19 @@ impl Credentials {
 pub struct Login {
     ticket: Ticket,
     credentials: Credentials,
+    question: Vec<u8>,
     deadline: Instant,
 }
 
 impl State {
-    /// Has a login checked; the session waits.
-    pub(super) fn begin_login(&mut self, ticket: Ticket, credentials: Credentials) {
+    /// Has a login checked; the session waits. `question` is the client's own request,
+    /// as it spelled it: what Redis logs of a login, and shows to a `MONITOR`, is that.
+    pub(super) fn begin_login(
+        &mut self,
+        ticket: Ticket,
+        credentials: Credentials,
+        question: Vec<u8>,
+    ) {
         let session = &mut self.sessions[ticket.slot as usize];
         session.flags.set(Flags::WAITING);
         let route = session.route as usize;
@@ -78,6 +85,7 @@ impl State {
             .try_send(Login {
                 ticket,
                 credentials,
+                question,
                 deadline,
             })
             .is_err()
@@ -158,10 +166,10 @@ async fn check(node: &Node, checker: &mut Option<Checker>, login: &Login) -> Ans
         }
         let Checker { socket, slot } = checker.as_mut().expect("opened above");
         slot.set_busy();
-        let answer = timeout_at(login.deadline, ask(socket, &login.credentials)).await;
+        let answer = timeout_at(login.deadline, ask(socket, &login.question)).await;
         slot.set_idle(Instant::now());
         match answer {
-            Ok(Ok(reply)) if reply.first() == Some(&b'+') => return interned(node, login),
+            Ok(Ok(reply)) if reply.first() != Some(&b'-') => return interned(node, login),
             Ok(Ok(reply)) if reply.starts_with(b"-ERR max number of clients") => {
                 // Not the answer to AUTH: the node had no room for the connection.
                 release(checker);
@@ -205,16 +213,8 @@ async fn open(node: &Node, deadline: Instant) -> Result<Checker, Failure> {
     Ok(Checker { socket, slot })
 }
 
-async fn ask(socket: &mut TcpStream, credentials: &Credentials) -> std::io::Result<Vec<u8>> {
-    let mut request = Vec::new();
-    match &credentials.username {
-        Some(user) => resp::encode_command(
-            &[b"AUTH".as_slice(), user, &credentials.password],
-            &mut request,
-        ),
-        None => resp::encode_command(&[b"AUTH".as_slice(), &credentials.password], &mut request),
-    }
-    socket.write_all(&request).await?;
+async fn ask(socket: &mut TcpStream, question: &[u8]) -> std::io::Result<Vec<u8>> {
+    socket.write_all(question).await?;
     let mut scanner = ReplyScanner::default();
     let mut reply = Vec::new();
     let mut scanned = 0;

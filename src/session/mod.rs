@@ -14,6 +14,7 @@ pub mod client_filter;
 pub mod client_line;
 mod control;
 mod dispatch;
+mod effect;
 mod failure;
 pub mod hello;
 pub mod info;

@@ -145,9 +145,9 @@ impl State {
                 let facts = self.node_of(ticket).facts();
                 let mut bump = Vec::new();
                 if facts.is_at_least(7, 1) {
-                    resp::encode_command(&["PUBLISH", "weir:wait", ""], &mut bump);
+                    resp::encode_command(&["pUBLISH", "weir:wait", ""], &mut bump);
                 } else {
-                    resp::encode_command(&["PING"], &mut bump);
+                    resp::encode_command(&["pING"], &mut bump);
                 }
                 let silently = Marks::SILENT.with(Marks::UNTIMED);
                 self.send_on(ticket, conn, &bump, row.id, silently);
@@ -303,6 +303,7 @@ impl State {
         match self.wish_lease(ticket, Kind::Lease, Until::Closed, Patience::InLine) {
             LeaseWish::Held(conn) => {
                 self.go_raw(ticket, conn, request.frame);
+                self.conns[conn as usize].monitors = true;
                 self.sessions[ticket.slot as usize].extra().monitoring = true;
                 Step::Taken
             }

@@ -7,10 +7,10 @@ use super::client::{Flags, Transaction, Until};
 use super::dispatch::{Row, silent_or};
 use super::input::{Request, Step};
 use super::leases::{LeaseWish, Patience};
+use super::pause;
 use super::worker::State;
 use crate::backend::{Kind, Marks, Ticket};
 use crate::command::{Class, Command, Flags as CommandFlags, Local};
-use crate::resp::{self, Value};
 
 impl State {
     /// `MULTI` outside a transaction.
@@ -23,7 +23,11 @@ impl State {
         silent: bool,
     ) -> Step {
         let session = &self.sessions[ticket.slot as usize];
+        // While clients are paused Redis might hold a block, and whatever else is on
+        // its connection.
+        let paused = self.fronts[session.route as usize].pause.is_some();
         if session.lease().is_none()
+            && !paused
             && let Some(block) = self.complete_block(ticket, request, following, row)
         {
             return self.forward_block(ticket, request, following, &block, silent);
@@ -44,7 +48,8 @@ impl State {
                             open: true,
                             watching: false,
                             queued: 0,
-                            selects: Vec::new(),
+                            effects: Vec::new(),
+                            writes: false,
                             unframed: false,
                         },
                     );
@@ -52,7 +57,13 @@ impl State {
                 step
             }
             LeaseWish::Waits => Step::Wait,
-            LeaseWish::Refused(_) | LeaseWish::NotAtOnce => {
+            no @ (LeaseWish::Refused(_) | LeaseWish::NotAtOnce) => {
+                // An error of the node's, such as -BUSY: MULTI itself is answered at
+                // any time, what comes next is not.
+                let refusal = match no {
+                    LeaseWish::Refused(reply) => Some(reply),
+                    _ => None,
+                };
                 let step = self.answer(ticket, b"+OK\r\n", silent);
                 if step == Step::Taken {
                     let commands = vec![(request.frame.len() as u32, row.id)];
@@ -62,6 +73,8 @@ impl State {
                             block: request.frame.to_vec(),
                             commands,
                             aborted: false,
+                            refusal,
+                            writes: false,
                         },
                     );
                 }
@@ -178,6 +191,14 @@ impl State {
     }
 
     fn note_queued(&mut self, ticket: Ticket, request: &Request<'_>, class: Class, row: Row) {
+        if matches!(class, Class::Multi | Class::Watch) {
+            // Answered with an error at once, and the block goes on.
+            return;
+        }
+        let effect = self.effect_of(ticket, request, class);
+        // A script known by its name may write; Redis knows, and holds EXEC on the
+        // lease if it has to.
+        let write = pause::writes(request, row) == Some(true);
         let session = &mut self.sessions[ticket.slot as usize];
         let Some(conn) = session.lease() else { return };
         if row.flags.contains(CommandFlags::STATE) {
@@ -186,23 +207,16 @@ impl State {
         let extra = self.sessions[ticket.slot as usize].extra();
         if let Transaction::OnLease {
             queued,
-            selects,
+            effects,
+            writes,
             unframed,
             ..
         } = &mut extra.transaction
         {
-            if matches!(class, Class::Multi | Class::Watch) {
-                // Answered with an error at once, and the block goes on.
-                return;
-            }
             *unframed |= breaks_framing(class, request);
-            if class == Class::Local(Local::Select)
-                && let Some(db) = request
-                    .arg(1)
-                    .and_then(|arg| std::str::from_utf8(arg).ok())
-                    .and_then(|text| text.parse().ok())
-            {
-                selects.push((*queued, db));
+            *writes |= write;
+            if let Some(effect) = effect {
+                effects.push((*queued, effect));
             }
             *queued += 1;
         }
@@ -229,13 +243,13 @@ impl State {
         {
             return self.exec_unframed(ticket, conn, request);
         }
-        let has_selects = matches!(
+        let has_effects = matches!(
             &self.sessions[ticket.slot as usize].extra().transaction,
-            Transaction::OnLease { selects, .. } if !selects.is_empty()
+            Transaction::OnLease { effects, .. } if !effects.is_empty()
         );
         let mut marks = silent_or(silent, row.marks().with(Marks::EXEC));
         // A user may be allowed MULTI and not DISCARD: then the block stays open.
-        let looked_at = has_selects || class != Class::Exec;
+        let looked_at = has_effects || class != Class::Exec;
         if looked_at {
             marks = marks.with(Marks::WHOLE);
         }
@@ -250,7 +264,7 @@ impl State {
     }
 
     /// The transaction is over; with the reply, so is the lease.
-    fn block_ended(&mut self, ticket: Ticket) -> Transaction {
+    pub(super) fn block_ended(&mut self, ticket: Ticket) -> Transaction {
         let extra = self.sessions[ticket.slot as usize].extra();
         if let Some(lease) = &mut extra.lease
             && lease.until == Until::Transaction
@@ -264,27 +278,6 @@ impl State {
     pub(super) fn discard_answered(&mut self, ticket: Ticket, reply: &[u8]) {
         if reply.first() == Some(&b'+') {
             self.block_ended(ticket);
-        }
-    }
-
-    /// A block with `SELECT` in it ran, or not: the database is the last one whose
-    /// `SELECT` succeeded.
-    pub(super) fn exec_answered(&mut self, ticket: Ticket, reply: &[u8]) {
-        let Transaction::OnLease { selects, .. } = self.block_ended(ticket) else {
-            return;
-        };
-        let Ok(Some((value, _))) = resp::decode(reply) else {
-            return;
-        };
-        let Some(elements) = value.as_array() else {
-            return;
-        };
-        let session = &mut self.sessions[ticket.slot as usize];
-        for (index, db) in selects {
-            if elements.get(index as usize).and_then(Value::as_str) == Some("OK") {
-                session.partition.db = db;
-                session.flags.set(Flags::MOVED);
-            }
         }
     }
 
@@ -330,7 +323,8 @@ impl State {
                             open: false,
                             watching: true,
                             queued: 0,
-                            selects: Vec::new(),
+                            effects: Vec::new(),
+                            writes: false,
                             unframed: false,
                         },
                     );

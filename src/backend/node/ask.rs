@@ -19,7 +19,7 @@ impl Node {
             let mut socket = self.dial().await.ok()?;
             slot.set_phase(Phase::Open);
             let mut answer = [0; 64];
-            let answered = match socket.write_all(b"PING\r\n").await {
+            let answered = match socket.write_all(b"pING\r\n").await {
                 Ok(()) => timeout_at(deadline, socket.read(&mut answer)).await,
                 Err(error) => Ok(Err(error)),
             };
@@ -31,7 +31,7 @@ impl Node {
 
     /// Whether the node knows a user of this name; also if it will not say.
     pub async fn has_user(self: &Arc<Self>, key: &Partition, name: &[u8]) -> bool {
-        match self.ask(key, &[b"ACL".as_slice(), b"GETUSER", name]).await {
+        match self.ask(key, &[b"aCL".as_slice(), b"GETUSER", name]).await {
             Some(answer) => ![b"*-1".as_slice(), b"$-1", b"_"]
                 .iter()
                 .any(|null| answer.starts_with(null)),

@@ -179,12 +179,12 @@ impl Node {
 /// Asks the questions in one write; a managed server may refuse any of them.
 async fn ask(socket: &mut TcpStream) -> Result<Vec<Value>, String> {
     let questions: [&[&str]; 6] = [
-        &["INFO", "server"],
-        &["HELLO"],
-        &["CONFIG", "GET", "proto-max-bulk-len"],
-        &["CONFIG", "GET", "databases"],
-        &["CONFIG", "GET", "maxclients"],
-        &["COMMAND"],
+        &["iNFO", "server"],
+        &["hELLO"],
+        &["cONFIG", "GET", "proto-max-bulk-len"],
+        &["cONFIG", "GET", "databases"],
+        &["cONFIG", "GET", "maxclients"],
+        &["cOMMAND"],
     ];
     let mut request = Vec::new();
     for question in questions {

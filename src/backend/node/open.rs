@@ -11,7 +11,9 @@ use tokio::time::{Instant, timeout_at};
 use super::{DefaultUser, Node, OpenError, Opened};
 use crate::backend::budget::{Kind, Partition, Phase, Slot};
 use crate::backend::credential::{Credential, User, UserId};
-use crate::backend::handshake::{Greeting, Handshake, HandshakeError, HandshakeSpec, Progress};
+use crate::backend::handshake::{
+    Greeting, Handshake, HandshakeError, HandshakeSpec, Progress, SetUpAs,
+};
 use crate::net;
 
 impl Node {
@@ -27,9 +29,15 @@ impl Node {
             // The last session of this user has gone, and with it the credential.
             return Err(OpenError::Refused("NOAUTH Authentication required.".into()));
         };
+        // Who selects the database, if not the user itself; and why not.
+        let mut selects: Option<(User, OpenError)> = None;
         let mut was_closed = false;
         loop {
-            match self.try_open(key, user.credential(), &slot, deadline).await {
+            let set_up_as = selects.as_ref().map(|(user, _)| SetUpAs {
+                credential: user.credential(),
+            });
+            let attempt = self.try_open(key, user.credential(), set_up_as, &slot, deadline);
+            match attempt.await {
                 Attempt::Opened(socket, id) => {
                     self.succeeded();
                     slot.set_phase(Phase::Open);
@@ -46,15 +54,23 @@ impl Node {
                     return Err(self.gave_up(error));
                 }
                 Attempt::Refused(error, mut socket) => {
+                    let mut again = false;
+                    if let Some(fresh) = self.fresh_password(key, &user, &error).await {
+                        user = fresh;
+                        again = true;
+                    } else if selects.is_none() && may_be_selected_for(&user, &error) {
+                        // A user who may not use SELECT can be in a database that he came
+                        // to before he logged in.
+                        selects = Some((self.credentials.backend(), error.clone()));
+                        again = true;
+                    }
                     // The slot is for one connection: this one has to be gone before
                     // another is tried with it.
-                    if let Some(fresh) = self.fresh_password(key, &user, &error).await
-                        && timeout_at(deadline, end(&mut socket)).await.is_ok()
-                    {
-                        user = fresh;
+                    if again && timeout_at(deadline, end(&mut socket)).await.is_ok() {
                         continue;
                     }
                     close_politely(socket, Some(slot));
+                    let error = selects.map_or(error, |(_, first)| first);
                     return Err(self.gave_up(error));
                 }
             }
@@ -74,6 +90,7 @@ impl Node {
         &self,
         key: &Partition,
         credential: Option<&Credential>,
+        set_up_as: Option<SetUpAs<'_>>,
         slot: &Slot,
         deadline: Instant,
     ) -> Attempt {
@@ -84,6 +101,7 @@ impl Node {
         let name = format!("weir:{}:{}", self.route, slot.kind().name());
         let mut handshake = Handshake::new(&HandshakeSpec {
             credential,
+            set_up_as,
             version: key.version,
             db: key.db,
             no_touch: key.no_touch,
@@ -235,6 +253,13 @@ pub fn close_politely(mut socket: TcpStream, slot: Option<Slot>) {
         drop(socket);
         drop(slot);
     });
+}
+
+/// Whether a user was refused only because he may not use `SELECT`.
+fn may_be_selected_for(user: &User, error: &OpenError) -> bool {
+    user.credential().is_some()
+        && matches!(error, OpenError::Refused(text)
+            if text.starts_with("NOPERM") && text.contains("'select'"))
 }
 
 async fn shake_hands(
