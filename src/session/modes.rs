@@ -131,7 +131,9 @@ impl State {
         row: Row,
         silent: bool,
     ) -> Step {
-        if self.sessions[ticket.slot as usize].lease().is_some() {
+        let lease = self.sessions[ticket.slot as usize].extra().lease;
+        if lease.is_some_and(|lease| lease.until != Until::Reply) {
+            // The client's writes are on it as well.
             let step = self.forward_untimed(ticket, request, row, silent);
             if step == Step::Taken {
                 self.set_barrier(ticket);
