@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use super::effect::Effect;
+use super::redirect::Redirect;
 use super::registry::Census;
 use crate::admission::ClientPermit;
 use crate::backend::{Partition, Ticket, User};
@@ -161,6 +162,13 @@ impl Session {
         }
     }
 
+    /// Whether a connection is this session's own.
+    pub fn holds(&self, conn: u32) -> bool {
+        self.extra.as_deref().is_some_and(|extra| {
+            extra.receiver == Some(conn) || extra.lease.is_some_and(|lease| lease.conn == conn)
+        })
+    }
+
     /// Its own connection to a node, if it has one.
     pub fn lease(&self) -> Option<u32> {
         self.extra
@@ -217,6 +225,14 @@ pub struct Extra {
     pub subscriptions: Subscriptions,
     /// Client-side caching is on.
     pub tracking: bool,
+    /// Whom its invalidations go to, if not itself.
+    pub redirect: Option<Redirect>,
+    /// The connection that they come over; see [`super::redirect`].
+    pub receiver: Option<u32>,
+    /// The redirection at the front of the input can go ahead.
+    pub redirect_checked: bool,
+    /// What is to be written once the reply under way is over.
+    pub held_pushes: Vec<u8>,
     /// `MONITOR` is on.
     pub monitoring: bool,
     /// Woken to read again after [`Flags::READ_PAUSED`].

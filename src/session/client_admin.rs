@@ -17,10 +17,11 @@ use super::input::{Request, Step};
 use super::leases::{LeaseWish, Patience};
 use super::pause::Pause;
 use super::proxy::Message;
+use super::redirect::Redirect;
 use super::registry::Kill;
 use super::worker::State;
 use crate::backend::{Kind, Marks, Ticket};
-use crate::command::ServerVersion;
+use crate::command::{ServerVersion, integer};
 use crate::metrics::{CloseReason, ErrorCause};
 use crate::resp::{self, Value, Version};
 
@@ -55,10 +56,20 @@ impl State {
             }
         };
         match command {
-            ClientCommand::Forward
-            | ClientCommand::Caching
-            | ClientCommand::TrackingInfo
-            | ClientCommand::GetRedir => self.forward_on_path(ticket, request, row, silent),
+            ClientCommand::Forward | ClientCommand::Caching => {
+                self.forward_on_path(ticket, request, row, silent)
+            }
+            ClientCommand::TrackingInfo | ClientCommand::GetRedir => {
+                let mut marks = silent_or(silent, row.marks());
+                let session = &self.sessions[ticket.slot as usize];
+                match (session.lease(), session.extra.as_deref()) {
+                    (Some(conn), Some(extra)) if extra.redirect.is_some() => {
+                        marks = marks.with(Marks::WHOLE);
+                        self.send_on(ticket, conn, request.frame, row.id, marks)
+                    }
+                    _ => self.forward_on_path(ticket, request, row, silent),
+                }
+            }
             ClientCommand::Id => {
                 let id = self.sessions[ticket.slot as usize].id;
                 self.answer_value(ticket, &Value::integer(id as i64), silent)
@@ -285,14 +296,10 @@ impl State {
         tracking: Tracking,
         silent: bool,
     ) -> Step {
-        if tracking.redirect.is_some() {
-            return self.answer_error(
-                ticket,
-                "ERR weir: CLIENT TRACKING with REDIRECT is not supported; use RESP3, where \
-                 invalidations come on the same connection",
-                ErrorCause::NotSupported,
-                silent,
-            );
+        if let Some(redirect) = tracking.redirect
+            && tracking.on
+        {
+            return self.track_for_another(ticket, request, row, redirect, silent);
         }
         if !tracking.on && self.sessions[ticket.slot as usize].lease().is_none() {
             return self.forward_on_path(ticket, request, row, silent);
@@ -320,9 +327,16 @@ impl State {
         let on = asked
             .get(2)
             .is_some_and(|arg| arg.eq_ignore_ascii_case(b"on"));
+        let mut redirect = extra.redirect;
         if reply.first() == Some(&b'+') {
             extra.tracking = on;
+            redirect = redirect_of(&asked).filter(|_| on);
         }
+        extra.redirect = redirect;
+        if redirect.is_none() {
+            self.drop_receiver(ticket);
+        }
+        let extra = self.sessions[ticket.slot as usize].extra();
         if !extra.tracking
             && let Some(lease) = &mut extra.lease
         {
@@ -369,7 +383,7 @@ impl State {
     }
 
     /// Asks every other worker the same.
-    fn ask_others<T>(
+    pub(super) fn ask_others<T>(
         &self,
         message: impl Fn(oneshot::Sender<T>) -> Message,
     ) -> Vec<oneshot::Receiver<T>> {
@@ -405,6 +419,18 @@ impl State {
         });
         Step::Wait
     }
+}
+
+/// The redirection that a `CLIENT TRACKING` has asked for.
+fn redirect_of(asked: &[Vec<u8>]) -> Option<Redirect> {
+    let place = asked
+        .iter()
+        .rposition(|word| word.eq_ignore_ascii_case(b"redirect"))?;
+    let target = integer(asked.get(place + 1)?)?;
+    Some(Redirect {
+        target: u64::try_from(target).ok()?,
+        broken: false,
+    })
 }
 
 /// The lines of `CLIENT LIST` as a reply.

@@ -297,7 +297,7 @@ impl State {
         let held = matches!(conn.mode, Mode::Exclusive(owner) | Mode::Raw(owner)
             if self.sessions.get(owner.slot as usize)
                 .is_some_and(|session| session.id as u32 == owner.generation
-                    && session.lease() == Some(index)));
+                    && session.holds(index)));
         if held {
             return;
         }

@@ -40,8 +40,8 @@ impl State {
         }
         self.sessions[ticket.slot as usize].command = row.id;
         match local {
-            Local::Hello => self.hello(ticket, request, silent),
-            Local::Auth => self.auth(ticket, request, silent),
+            Local::Hello => self.hello(ticket, request, row, silent),
+            Local::Auth => self.auth(ticket, request, row, silent),
             Local::Select => self.select(ticket, request, row, silent),
             Local::Client => self.client_command(ticket, request, row, silent),
             Local::Quit => self.quit(ticket, silent),
@@ -60,7 +60,7 @@ impl State {
     }
 
     /// `HELLO`: its steps in the order in which the server behind Weir takes them.
-    fn hello(&mut self, ticket: Ticket, request: &Request<'_>, silent: bool) -> Step {
+    fn hello(&mut self, ticket: Ticket, request: &Request<'_>, row: Row, silent: bool) -> Step {
         let facts = self.node_of(ticket).facts();
         let server = facts.server_version();
         let hello = match hello::parse(request, server) {
@@ -107,11 +107,18 @@ impl State {
         }
         let (id, version) = (session.id, session.partition.version);
         let reply = hello::hello_reply(&facts, id, version);
-        self.answer_value(ticket, &reply, silent)
+        let step = self.answer_value(ticket, &reply, silent);
+        if step == Step::Taken
+            && hello.version.is_some()
+            && let Some(conn) = self.tell_lease(ticket, row, &login_part(request))
+        {
+            self.conns[conn as usize].version = version;
+        }
+        step
     }
 
     /// `AUTH`.
-    fn auth(&mut self, ticket: Ticket, request: &Request<'_>, silent: bool) -> Step {
+    fn auth(&mut self, ticket: Ticket, request: &Request<'_>, row: Row, silent: bool) -> Step {
         let args = request.args();
         let credentials = match args.as_slice() {
             [_, password] => Credentials {
@@ -133,7 +140,11 @@ impl State {
         };
         match self.check_login(ticket, credentials, request.frame) {
             None => Step::Wait,
-            Some(Ok(())) => self.answer(ticket, b"+OK\r\n", silent),
+            Some(Ok(())) => {
+                let step = self.answer(ticket, b"+OK\r\n", silent);
+                self.tell_lease(ticket, row, request.frame);
+                step
+            }
             Some(Err(reply)) => {
                 self.count_error(ticket, ErrorCause::Auth);
                 self.answer(ticket, &reply, silent)
@@ -179,6 +190,16 @@ impl State {
                  user. Are you sure your configuration is correct?",
             ))),
         }
+    }
+
+    /// Has the session's lease follow a change of the session's state. The answer is
+    /// Weir's own business; what the client sends next comes behind it.
+    fn tell_lease(&mut self, ticket: Ticket, row: Row, frame: &[u8]) -> Option<u32> {
+        let conn = self.session(ticket)?.lease()?;
+        self.conns[conn as usize].dirty = true;
+        let marks = row.marks().with(Marks::SILENT);
+        self.send_on(ticket, conn, frame, row.id, marks);
+        Some(conn)
     }
 
     fn logged_in(&mut self, ticket: Ticket, user: User, name: Option<Vec<u8>>) {
@@ -317,12 +338,14 @@ impl State {
             self.conns[conn as usize].dirty = true;
             self.give_back_lease(ticket);
         }
+        self.drop_receiver(ticket);
         let session = &mut self.sessions[ticket.slot as usize];
         if let Some(extra) = session.extra.take() {
             session.extra = Some(Box::new(Extra {
                 lib_name: extra.lib_name,
                 lib_version: extra.lib_version,
                 waker: extra.waker,
+                census: extra.census,
                 ..Extra::default()
             }));
         }
@@ -393,6 +416,9 @@ impl State {
             "discard" | "unwatch" => self.discard_answered(entry.to, reply),
             "info" => rewritten = self.rewrite_info(entry.to, reply),
             "config|set" => self.config_set_answered(entry.to, reply),
+            "client|getredir" | "client|trackinginfo" => {
+                rewritten = self.name_target(entry.to, reply);
+            }
             "client|tracking" => self.tracking_answered(entry.to, reply),
             _ => {}
         }

@@ -197,6 +197,7 @@ impl State {
 
     /// A session's own connection is gone, and with it what Redis kept there.
     fn lease_lost(&mut self, index: u32, owner: Ticket, conn: &Conn) {
+        self.receiver_lost(index, owner);
         let Some(session) = self.session(owner) else {
             return;
         };

@@ -64,6 +64,14 @@ impl State {
                 let _ = answer.send(self.kill(route, &kill));
             }
             Message::Pause { route, pause } => self.set_pause(route, pause),
+            Message::Invalidate {
+                route,
+                target,
+                keys,
+                answer,
+            } => {
+                let _ = answer.send(self.take_invalidation(route, target, keys.as_deref()));
+            }
             Message::Unblock { id, error, answer } => self.unblock(id, error, answer),
             Message::Drain => self.draining = true,
         }

@@ -30,6 +30,7 @@ mod modes;
 mod output;
 mod pause;
 mod proxy;
+mod redirect;
 mod refusal;
 mod registry;
 mod stall;

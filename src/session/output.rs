@@ -143,6 +143,10 @@ impl State {
         if session.in_flight == 0 {
             session.conn = NONE;
             session.flags.clear(Flags::BARRIER);
+            self.write_held_pushes(ticket);
+            let Some(session) = self.session(ticket) else {
+                return;
+            };
             if session.flags.any(Flags::SPECIAL) {
                 self.finish_lease_if_done(ticket);
             }
@@ -228,6 +232,13 @@ impl State {
         if let Some(extra) = &session.extra {
             self.change_census(session.route, extra.census, Census::default());
         }
+        if let Some(receiver) = session
+            .extra
+            .as_mut()
+            .and_then(|extra| extra.receiver.take())
+        {
+            self.close_conn(receiver);
+        }
         if let Some(lease) = session.extra.as_mut().and_then(|extra| extra.lease.take()) {
             let clean = session.in_flight == 0 && lease.until == Until::Reply;
             self.end_lease(lease.conn, clean);
@@ -247,9 +258,22 @@ pub(super) struct SessionSink<'a> {
     pub dirty_links: &'a mut Vec<u32>,
     /// Replies that need more than the session to be dealt with.
     pub inspect: &'a mut Vec<(crate::backend::Entry, Vec<u8>)>,
+    /// Pushes for other clients than the one whose connection they came over.
+    pub redirected: &'a mut Vec<(Ticket, Vec<u8>)>,
 }
 
 impl SessionSink<'_> {
+    fn is_redirected(&self, owner: Ticket, frame: &[u8]) -> bool {
+        frame.first() == Some(&b'>')
+            && self
+                .sessions
+                .get(owner.slot as usize)
+                .filter(|session| session.id as u32 == owner.generation)
+                .and_then(|session| session.extra.as_deref())
+                .is_some_and(|extra| extra.receiver.is_some())
+            && crate::backend::first_bulk(frame) == Some(b"invalidate")
+    }
+
     /// A confirmation: noted, and passed on in its place among the messages.
     fn confirm(&mut self, to: Ticket, frame: &[u8]) {
         if let Some(session) = self.sessions.get_mut(to.slot as usize)
@@ -353,6 +377,9 @@ impl crate::backend::Sink for SessionSink<'_> {
     }
 
     fn pushed(&mut self, owner: Ticket, bytes: &[u8]) {
+        if self.is_redirected(owner, bytes) {
+            return self.redirected.push((owner, bytes.to_vec()));
+        }
         self.settle(owner, 0, bytes);
     }
 
@@ -370,6 +397,7 @@ impl State {
     /// Bytes came from a node.
     pub(super) fn on_replies(&mut self, index: u32, bytes: &[u8]) {
         let mut inspect = Vec::new();
+        let mut redirected = Vec::new();
         let conn: &mut Conn = &mut self.conns[index as usize];
         let front = &self.fronts[self.lanes[conn.lane as usize].route as usize];
         front.metrics.backend_bytes_in.add(bytes.len() as u64);
@@ -382,10 +410,14 @@ impl State {
             blocked_writers: &mut self.blocked_writers,
             dirty_links: &mut self.dirty_links,
             inspect: &mut inspect,
+            redirected: &mut redirected,
         };
         let outcome = conn.receive(bytes, sink.now, &mut sink);
         for (entry, reply) in inspect {
             self.inspect(&entry, &reply);
+        }
+        for (source, frame) in redirected {
+            self.redirect(source, &frame);
         }
         match outcome {
             Err(broken) => self.conn_lost(index, &broken),

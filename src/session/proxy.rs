@@ -126,6 +126,17 @@ pub enum Message {
         /// The pause in force; `None` releases.
         pause: Option<Pause>,
     },
+    /// A client of another worker reads for one that may be here.
+    Invalidate {
+        /// On which route.
+        route: u16,
+        /// Which client.
+        target: u64,
+        /// The keys to forget, as Redis wrote them; `None` only asks.
+        keys: Option<Vec<u8>>,
+        /// Whether the client is here.
+        answer: oneshot::Sender<bool>,
+    },
     /// Unblock a client that waits on this worker.
     Unblock {
         /// The client's id.

@@ -8,7 +8,8 @@ use tokio::sync::oneshot;
 use super::client::{Flags, Session, Transaction};
 use super::client_line::{ClientView, KillFilter};
 use super::worker::State;
-use crate::backend::{Kind, Ticket};
+use crate::backend::{Conn, Kind, Marks, Ticket};
+use crate::command::{Class, CommandId};
 use crate::metrics::CloseReason;
 use crate::resp::Version;
 
@@ -88,11 +89,16 @@ impl State {
             },
             cmd: front
                 .table
-                .by_id(crate::command::CommandId(session.command))
+                .by_id(CommandId(session.command))
                 .name
                 .to_string(),
             user,
-            redir: -1,
+            redir: match extra {
+                Some(extra) if extra.tracking => {
+                    extra.redirect.map_or(0, |redirect| redirect.target as i64)
+                }
+                _ => -1,
+            },
             resp: if session.partition.version == Version::Resp3 {
                 3
             } else {
@@ -126,6 +132,9 @@ impl State {
         }
         if extra.tracking {
             letters.push('t');
+            if extra.redirect.is_some_and(|redirect| redirect.broken) {
+                letters.push('R');
+            }
         }
         if extra.no_evict {
             letters.push('e');
@@ -142,12 +151,22 @@ impl State {
     /// Whether the client waits in a blocking command, or is held by a pause.
     pub(super) fn is_blocked(&self, session: &Session) -> bool {
         session.flags.any(Flags::PAUSED)
-            || session.in_flight > 0
-                && session.lease().is_some_and(|conn| {
-                    self.conns
-                        .get(conn as usize)
-                        .is_some_and(|conn| conn.kind == Kind::Blocking)
-                })
+            || session
+                .lease()
+                .and_then(|conn| self.conns.get(conn as usize))
+                .is_some_and(|conn| !conn.in_flight.is_empty() && self.may_block(session, conn))
+    }
+
+    /// Whether what a session has under way on its own connection may block: any
+    /// command on a connection for that; on one that is held for something else, such
+    /// as tracking, what has no deadline because the server times it.
+    fn may_block(&self, session: &Session, conn: &Conn) -> bool {
+        let table = &self.fronts[session.route as usize].table;
+        conn.kind == Kind::Blocking
+            || conn.in_flight.back().is_some_and(|entry| {
+                let class = table.by_id(CommandId(entry.command)).class;
+                entry.marks.any(Marks::UNTIMED) && matches!(class, Class::Blocking(_) | Class::Wait)
+            })
     }
 
     /// Brings the gauges up to date that count this session by its state.
