@@ -77,6 +77,19 @@ fn a_thousand_clients() {
     watch.assert_at_most(64);
 }
 
+/// Every request over a connection of its own.
+#[test]
+fn clients_that_connect_ask_once_and_leave() {
+    let (redis, weir, watch) = start();
+    let tests = ["-t", "set,incr", "-k", "0", "-n", "3000", "-c", "100"];
+    assert_complete(&run(&weir, &tests), 2);
+    assert_eq!(
+        redis.command(&["GET", "counter:__rand_int__"]),
+        b"$4\r\n3000\r\n"
+    );
+    watch.assert_at_most(64);
+}
+
 #[test]
 fn resp3_another_database_and_large_values() {
     let (redis, weir, watch) = start();

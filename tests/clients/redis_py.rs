@@ -8,6 +8,7 @@ fn everything(protocol: &str) {
     let watch = ConnectionWatch::start(&redis);
     let port = weir.address().port().to_string();
     libraries::python("redis_py.py", &[&port, protocol]);
+    libraries::python("asyncio_client.py", &[&port, protocol]);
     watch.assert_at_most(64);
 }
 
@@ -50,4 +51,28 @@ fn redis_py_works_where_the_budget_is_one_connection_to_redis() {
     let port = weir.address().port().to_string();
     libraries::python("plain.py", &[&port]);
     watch.assert_at_most(1);
+}
+
+#[test]
+fn redis_py_works_for_users_that_only_weir_knows() {
+    let redis = RedisServer::with(&["--requirepass", "of-redis"]);
+    let weir = WeirProcess::with_config(
+        &redis,
+        r#"
+        [admin]
+        listen = "{admin}"
+        [route.main]
+        listen = "{listen}"
+        [route.main.backend]
+        address = "{backend}"
+        password = "of-redis"
+        [route.main.auth]
+        mode = "weir"
+        [route.main.auth.users.alice]
+        password = "alice-password"
+        [route.main.auth.users.default]
+        password = "default-password"
+        "#,
+    );
+    libraries::python("weir_users.py", &[&weir.address().port().to_string()]);
 }
