@@ -100,5 +100,6 @@ fn resp3_another_database_and_large_values() {
     let large = ["-d", "200000", "-t", "set,get", "-n", "200", "-c", "10"];
     assert_complete(&run(&weir, &large), 2);
     watch.assert_at_most(64);
-    assert_eq!(redis.info("keyspace", "db2"), "keys=1,expires=0,avg_ttl=0");
+    let other = redis.info("keyspace", "db2");
+    assert!(other.starts_with("keys=1,"), "{other}");
 }

@@ -51,7 +51,7 @@ def errors_are_the_servers(connect, _protocol):
     r.set("py:text", "text")
     fails(redis.ResponseError, "not an integer", r.incr, "py:text")
     fails(redis.ResponseError, "WRONGTYPE", r.lpush, "py:text", "x")
-    fails(redis.ResponseError, "unknown command 'NONSENSE'", r.execute_command, "NONSENSE", "a")
+    fails(redis.ResponseError, "unknown command", r.execute_command, "NONSENSE", "a")
     fails(redis.ResponseError, "wrong number of arguments", r.execute_command, "GET")
     equal(r.get("py:text"), "text")
 
@@ -243,7 +243,8 @@ def what_a_client_is(connect, protocol):
     equal(one.client_kill_filter(_id=victim), 1)
     equal(other.ping(), True)  # the library connects anew
     equal(other.client_id() != victim, True)
-    equal(one.info()["redis_mode"], "standalone")
+    info = one.info()
+    equal(info.get("redis_mode", info.get("server_mode")), "standalone")  # Redis, Valkey
     equal("role" in one.info("replication"), True)
     equal(one.config_get("maxclients") != {}, True)
     equal(one.command_count() > 200, True)
