@@ -304,6 +304,16 @@ impl State {
             session.flags.set(Flags::BARRIER);
             return Step::Wait;
         }
+        // What asked for the lease may take it without another wish, such as a large
+        // request that has become whole while it waited.
+        if let Some(lease) = session
+            .extra
+            .as_mut()
+            .and_then(|extra| extra.lease.as_mut())
+            && lease.conn == conn
+        {
+            lease.fresh = false;
+        }
         self.put(ticket, conn, frame, id, marks);
         Step::Taken
     }
