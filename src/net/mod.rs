@@ -7,6 +7,7 @@
 mod accept;
 mod descriptors;
 mod dial;
+mod hangup;
 mod listen;
 mod tune;
 
@@ -15,5 +16,6 @@ pub use descriptors::{
     ADMIN_CONNECTIONS, DescriptorError, REFUSED_CLIENTS, check_descriptors, needed,
 };
 pub use dial::{DialError, DialOptions, dial};
+pub use hangup::{Hangup, hangup};
 pub use listen::{ListenOptions, listen};
 pub use tune::{TuneOptions, peer_is_loopback, tune_client};

@@ -219,6 +219,8 @@ pub struct Extra {
     /// Since when it waits, or has waited, for a lease, in microseconds; 0 if the
     /// command at the front did not have to.
     pub lease_asked_at: u64,
+    /// While it waits for a lease: dropped, it loses its place in line.
+    pub keeps_place: Option<tokio::sync::oneshot::Sender<()>>,
     /// Where it is in a transaction.
     pub transaction: Transaction,
     /// What it is subscribed to.

@@ -343,7 +343,7 @@ impl State {
 
     /// Redis answers a client that has half-closed if it can do so at once, and
     /// forgets it if not; it has to see the same here to decide the same.
-    fn half_close_lease(&mut self, ticket: Ticket) {
+    pub(super) fn half_close_lease(&mut self, ticket: Ticket) {
         let session = &self.sessions[ticket.slot as usize];
         let Some(lease) = session.lease() else {
             return;

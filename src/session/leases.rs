@@ -3,6 +3,7 @@
 
 use std::future::Future;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::client::{Answer, Flags, Lease, NONE, Until};
@@ -127,19 +128,29 @@ impl State {
         let session = &mut self.sessions[ticket.slot as usize];
         session.flags.set(Flags::WAITING);
         session.extra().lease_asked_at = asked_at;
+        let (keeps_place, gone) = oneshot::channel::<()>();
+        session.extra().keeps_place = Some(keeps_place);
         let route = session.route;
         let node = self.fronts[route as usize].route.node.clone();
         self.fronts[route as usize].metrics.leases_waiting.inc();
         let key = self.lanes[lane as usize].key.clone();
         let worker = self.worker();
         tokio::task::spawn_local(async move {
-            let outcome = match slot.await {
-                Ok(slot) => node.open(&key, slot).await.map_err(Failure::Open),
-                Err(refused) => Err(refusal(&refused)),
+            let slot = tokio::select! {
+                biased;
+                slot = slot => Some(slot),
+                // A client that has been closed leaves the line.
+                _ = gone => None,
+            };
+            let outcome = match slot {
+                Some(Ok(slot)) => Some(node.open(&key, slot).await.map_err(Failure::Open)),
+                Some(Err(refused)) => Some(Err(refusal(&refused))),
+                None => None,
             };
             worker.enter(|state| {
                 let front = &state.fronts[route as usize];
                 front.metrics.leases_waiting.dec();
+                let Some(outcome) = outcome else { return };
                 front
                     .metrics
                     .lease_wait
@@ -178,6 +189,7 @@ impl State {
             }
         }
         if let Some(session) = self.session(ticket) {
+            session.extra().keeps_place = None;
             session.flags.clear(Flags::WAITING);
             self.make_ready(ticket);
         }

@@ -7,6 +7,7 @@ use super::failure;
 use super::worker::State;
 use crate::backend::{Conn, Entry, Io, Marks, Mode, Ticket};
 use crate::metrics::{CloseReason, ErrorCause};
+use crate::net::{self, Hangup};
 
 /// Sessions are looked at in turns; each is seen once in this many ticks.
 const SESSION_TURNS: usize = 8;
@@ -157,6 +158,9 @@ impl State {
 
     fn tick_session(&mut self, ticket: Ticket) {
         let now = self.clock.now();
+        if self.look_for_hangup(ticket) {
+            return;
+        }
         self.sessions[ticket.slot as usize].shrink_if_quiet(now);
         let session = &self.sessions[ticket.slot as usize];
         let front = &self.fronts[session.route as usize];
@@ -194,6 +198,26 @@ impl State {
         }
         if self.draining && session.may_be_reaped() && session.input.is_empty() {
             self.close(ticket.slot, CloseReason::Shutdown);
+        }
+    }
+
+    /// The end of a client that is not read for now is behind bytes that nobody has
+    /// taken. It matters to one that is blocked, for whom nothing must be popped then.
+    fn look_for_hangup(&mut self, ticket: Ticket) -> bool {
+        let session = &self.sessions[ticket.slot as usize];
+        if !session.flags.any(Flags::READ_PAUSED) {
+            return false;
+        }
+        match net::hangup(&session.socket) {
+            Some(Hangup::Whole) => {
+                self.close(ticket.slot, CloseReason::ByClient);
+                true
+            }
+            Some(Hangup::Half) => {
+                self.half_close_lease(ticket);
+                false
+            }
+            None => false,
         }
     }
 

@@ -19,6 +19,7 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod connection_watch;
+pub mod dialogue;
 mod http;
 pub mod libraries;
 mod ports;

@@ -5,7 +5,6 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod contention;
-mod dialogue;
 mod leases;
 mod same_as_redis;
 #[path = "../support/mod.rs"]

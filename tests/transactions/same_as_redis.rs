@@ -1,7 +1,7 @@
 //! Every case of a transaction, said to Redis and to Weir, line by line and at once.
 
-use super::dialogue::{Pace, hear};
 use super::support::RedisServer;
+use super::support::dialogue::{self, Pace, hear};
 use super::weir;
 
 /// Dialogues that must be heard the same way at Redis and through Weir.
@@ -120,28 +120,9 @@ fn compare(redis_arguments: &[&str], backend: &str, before: &[&str], dialogues: 
     let behind = RedisServer::with(redis_arguments);
     let weir = weir(&behind, backend);
     for server in [&redis, &behind] {
-        hear(server.address(), before, Pace::LineByLine);
+        hear(server.address(), server, before, Pace::LineByLine);
     }
-    for lines in dialogues {
-        let mut direct = None;
-        for pace in [Pace::LineByLine, Pace::AtOnce] {
-            for server in [&redis, &behind] {
-                server.command(&["FLUSHALL"]);
-            }
-            let expected = hear(redis.address(), lines, pace);
-            assert_eq!(
-                direct.get_or_insert(expected.clone()),
-                &expected,
-                "Redis itself differs"
-            );
-            println!("{pace:?} {lines:?}");
-            let through = hear(weir.address(), lines, pace);
-            assert_eq!(
-                through, expected,
-                "Weir (left) and Redis (right) differ, {pace:?}"
-            );
-        }
-    }
+    dialogue::compare(&redis, &behind, weir.address(), dialogues);
     assert!(!weir.log().contains("panicked"), "{}", weir.log());
 }
 

@@ -1,7 +1,6 @@
 //! No lease to be had: a block is kept in Weir and goes out in one piece at `EXEC`.
 
-use super::dialogue::{Pace, hear};
-use super::support::{RawClient, RedisServer, encode};
+use super::support::{RawClient, RedisServer, dialogue, encode};
 use super::weir;
 
 /// What is answered as at Redis even so.
@@ -32,20 +31,7 @@ fn a_queued_block_answers_as_at_redis() {
     let redis = RedisServer::start();
     let behind = RedisServer::start();
     let weir = weir(&behind, "max_leases = 0\n");
-    for lines in SAME {
-        for pace in [Pace::LineByLine, Pace::AtOnce] {
-            for server in [&redis, &behind] {
-                server.command(&["FLUSHALL"]);
-            }
-            let expected = hear(redis.address(), lines, pace);
-            println!("{pace:?} {lines:?}");
-            let through = hear(weir.address(), lines, pace);
-            assert_eq!(
-                through, expected,
-                "Weir (left) and Redis (right) differ, {pace:?}"
-            );
-        }
-    }
+    dialogue::compare(&redis, &behind, weir.address(), SAME);
     assert!(!weir.log().contains("panicked"), "{}", weir.log());
 }
 

@@ -1,8 +1,6 @@
 //! A connection that one client holds alone goes back when what it was for is over.
 
-mod support;
-
-use support::{RedisServer, WeirProcess, encode, wait_until};
+use super::support::{RedisServer, WeirProcess, encode, wait_until};
 
 /// Found by tests/model with WEIR_TEST_SEED=1795162587895453474: the lease stayed, with
 /// the protocol version it was opened for.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
-use super::support::{RawClient, encode};
+use super::{RawClient, RedisServer, encode, wait_until};
 
 /// How the lines of one client that follow each other are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,13 +15,15 @@ pub enum Pace {
     AtOnce,
 }
 
-/// Sends the lines of a dialogue and returns what was heard, one entry per reply.
+/// Sends the lines of a dialogue to `address` and returns what was heard, one entry per
+/// reply; `server` is the Redis that answers in the end.
 ///
 /// A line is the name of a client and a command: `a SET k v`. A client connects with its
 /// first line. `a:3 SUBSCRIBE x y z` waits for three replies, `a:0` for none; without a
 /// number it is one. `a:close` waits until the server closes. A line without a command
-/// (`a:1`) sends nothing.
-pub fn hear(address: SocketAddr, lines: &[&str], pace: Pace) -> Vec<String> {
+/// (`a:1`) sends nothing. `@blocked 2` waits until so many clients of the server are
+/// blocked, `@gone a` has a client leave.
+pub fn hear(address: SocketAddr, server: &RedisServer, lines: &[&str], pace: Pace) -> Vec<String> {
     let mut clients: BTreeMap<&str, RawClient> = BTreeMap::new();
     let mut heard = Vec::new();
     let lines: Vec<Line<'_>> = lines.iter().map(|line| Line::of(line)).collect();
@@ -29,12 +31,24 @@ pub fn hear(address: SocketAddr, lines: &[&str], pace: Pace) -> Vec<String> {
     while let Some(first) = rest.first() {
         let together = match pace {
             Pace::LineByLine => 1,
+            Pace::AtOnce if first.text.starts_with('@') => 1,
             Pace::AtOnce => rest
                 .iter()
                 .take_while(|line| line.client == first.client)
                 .count(),
         };
         let (now, later) = rest.split_at(together);
+        rest = later;
+        if let Some(stage) = first.text.strip_prefix('@') {
+            match stage.split_once(' ') {
+                Some(("blocked", count)) => wait_until(first.text, || {
+                    server.info("clients", "blocked_clients") == count
+                }),
+                Some(("gone", client)) => drop(clients.remove(client)),
+                _ => panic!("what is {:?}?", first.text),
+            }
+            continue;
+        }
         let client = clients
             .entry(first.client)
             .or_insert_with(|| RawClient::connect(address));
@@ -44,7 +58,6 @@ pub fn hear(address: SocketAddr, lines: &[&str], pace: Pace) -> Vec<String> {
         for line in now {
             line.listen(client, &mut heard);
         }
-        rest = later;
     }
     heard
 }
@@ -111,5 +124,24 @@ fn without_id(reply: &[u8]) -> String {
             before.to_owned() + id.trim_start_matches(|c: char| c.is_ascii_digit())
         }
         None => text,
+    }
+}
+
+/// Says each of the dialogues to a Redis and, through a Weir in front of another one that
+/// was started alike, line by line and at once, and panics if anything is heard
+/// differently. The data is flushed before each.
+pub fn compare(redis: &RedisServer, behind: &RedisServer, weir: SocketAddr, all: &[&[&str]]) {
+    for lines in all {
+        for pace in [Pace::LineByLine, Pace::AtOnce] {
+            for server in [redis, behind] {
+                server.command(&["FLUSHALL"]);
+            }
+            let direct = hear(redis.address(), redis, lines, pace);
+            let through = hear(weir, behind, lines, pace);
+            assert_eq!(
+                through, direct,
+                "Weir (left) and Redis (right) differ, {pace:?}"
+            );
+        }
     }
 }

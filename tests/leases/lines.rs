@@ -1,0 +1,123 @@
+//! Who has to wait for a connection of his own: the line has a length and the wait an
+//! end, and the refusal says which setting to turn.
+
+use std::time::{Duration, Instant};
+
+use super::support::{RawClient, RedisServer, encode, wait_until};
+use super::{connections, weir};
+
+/// Two that take the only connection of a kind, and what they say.
+const KINDS: [(&str, &str, &[&str]); 4] = [
+    ("max_blocking", "blocking", &["BLPOP", "k", "0"]),
+    ("max_subscriptions", "subscription", &["SUBSCRIBE", "x"]),
+    ("max_leases", "lease", &["MONITOR"]),
+    ("max_leases", "lease", &["WATCH", "k"]),
+];
+
+fn refusal(client: &mut RawClient) -> String {
+    let reply = String::from_utf8(client.read_reply()).expect("text");
+    assert!(
+        reply.starts_with("-BUSY weir: ") && reply.ends_with("command not executed\r\n"),
+        "{reply}"
+    );
+    reply
+}
+
+#[test]
+fn a_wait_ends_with_the_name_of_the_setting() {
+    let redis = RedisServer::start();
+    for (setting, kind, command) in KINDS {
+        let weir = weir(&redis, &format!("{setting} = 1\nlease_wait = \"150ms\"\n"));
+        let mut holder = weir.client();
+        holder.send(encode(command));
+        wait_until("the only one is taken", || connections(&weir, kind) == 1.0);
+        let mut waiting = weir.client();
+        let asked = Instant::now();
+        waiting.send(encode(command));
+        let text = refusal(&mut waiting);
+        assert!(text.contains(setting), "{command:?}: {text}");
+        assert!(
+            asked.elapsed() >= Duration::from_millis(150),
+            "it did not wait"
+        );
+        // It goes on with other things, and is served when the other has left.
+        waiting.expect_command(&["PING"], "+PONG\r\n");
+        drop(holder);
+        wait_until("there is room again", || {
+            let mut next = weir.client();
+            next.send(encode(command));
+            next.send(encode(&["PING"]));
+            match command[0] {
+                "BLPOP" => connections(&weir, kind) == 1.0,
+                _ => !next.read_reply().starts_with(b"-"),
+            }
+        });
+    }
+}
+
+#[test]
+fn a_line_that_is_full_refuses_at_once() {
+    let redis = RedisServer::start();
+    for (setting, kind, command) in KINDS {
+        let weir = weir(
+            &redis,
+            &format!("{setting} = 1\nlease_wait = \"20s\"\nlease_queue = 2\n"),
+        );
+        let mut holder = weir.client();
+        holder.send(encode(command));
+        wait_until("the only one is taken", || connections(&weir, kind) == 1.0);
+        let mut line: Vec<_> = (0..2).map(|_| weir.client()).collect();
+        line.iter_mut()
+            .for_each(|client| client.send(encode(command)));
+        wait_until("two are in line", || {
+            weir.metric("weir_leases_waiting", &[]) == 2.0
+        });
+        let mut late = weir.client();
+        late.send(encode(command));
+        let text = refusal(&mut late);
+        assert!(
+            text.contains("too many wait") && text.contains(setting),
+            "{text}"
+        );
+        late.expect_command(&["PING"], "+PONG\r\n");
+        // Who leaves the line makes room in it.
+        line.pop().expect("two").reset();
+        wait_until("one has left the line", || {
+            weir.metric("weir_leases_waiting", &[]) < 2.0
+        });
+        drop(holder);
+    }
+}
+
+#[test]
+fn a_limit_of_zero_refuses_with_its_name() {
+    let redis = RedisServer::start();
+    for (setting, _, command) in KINDS {
+        let weir = weir(&redis, &format!("{setting} = 0\n"));
+        let reply = String::from_utf8(weir.client().command(command)).expect("text");
+        assert!(
+            reply.starts_with("-ERR weir: ") && reply.contains(setting),
+            "{command:?}: {reply}"
+        );
+    }
+}
+
+#[test]
+fn the_time_in_line_is_part_of_a_blocking_command_s_timeout() {
+    let redis = RedisServer::start();
+    let weir = weir(&redis, "max_blocking = 1\nlease_wait = \"20s\"\n");
+    let mut holder = weir.client();
+    holder.send(encode(&["BLPOP", "k", "0.5"]));
+    wait_until("the only one is taken", || {
+        connections(&weir, "blocking") == 1.0
+    });
+    let mut waiting = weir.client();
+    let asked = Instant::now();
+    waiting.send(encode(&["BLPOP", "k", "0.7"]));
+    holder.expect("*-1\r\n");
+    waiting.expect("*-1\r\n");
+    let took = asked.elapsed();
+    assert!(took >= Duration::from_millis(690), "too early: {took:?}");
+    // With the time in line on top it would be 1.2 s or more.
+    assert!(took < Duration::from_millis(1150), "too late: {took:?}");
+}
