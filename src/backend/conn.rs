@@ -55,6 +55,15 @@ pub enum Mode {
     Raw(Ticket),
 }
 
+/// What a connection keeps, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Held {
+    /// Requests that have no reply yet.
+    pub requests: usize,
+    /// Memory taken by them and by the beginning of the next reply.
+    pub memory: usize,
+}
+
 /// A connection, or the promise of one.
 #[derive(Debug)]
 pub struct Conn {
@@ -107,6 +116,8 @@ pub struct Conn {
     pub probed_at_progress: u64,
     /// Without further progress the node is asked again at this time.
     pub probe_again_at: u64,
+    /// What it is known to hold.
+    pub charged: Held,
     /// Woken when its client has read enough for the node to be read again.
     pub reader: Option<Waker>,
     /// The id that the node knows it by, if it told.
@@ -160,6 +171,7 @@ impl Conn {
             streaming: false,
             mid_request: false,
             probing: false,
+            charged: Held::default(),
             probed_at_progress: 0,
             probe_again_at: 0,
             reader: None,
@@ -171,6 +183,15 @@ impl Conn {
             unwritten: 0,
             carry: Vec::new(),
             head_started: false,
+        }
+    }
+
+    /// What it holds.
+    #[inline]
+    pub fn held(&self) -> Held {
+        Held {
+            requests: self.ring.len(),
+            memory: self.ring.capacity() + self.carry.capacity(),
         }
     }
 
@@ -291,9 +312,9 @@ impl Conn {
             }
             self.ring.advance(n);
             total += n;
-        }
-        if self.streaming {
-            self.ring.forget_written();
+            if self.streaming {
+                self.ring.forget_written();
+            }
         }
         if self.half_closing {
             ready!(Pin::new(socket).poll_shutdown(cx))?;

@@ -21,7 +21,7 @@ pub use budget::{
     BudgetLimits, Kind, Ledger, LedgerSnapshot, Link, Partition, Phase, Refused, RefusedBecause,
     SharedGrant, SharedReady, SharedWait, Slot,
 };
-pub use conn::{Broken, Conn, Io, Mode, Sink, first_bulk};
+pub use conn::{Broken, Conn, Held, Io, Mode, Sink, first_bulk};
 pub use credential::{Credential, Credentials, User, UserId};
 pub use entry::{Entry, Marks, Ticket};
 pub use node::{DefaultUser, Node, OpenError, Opened, close_politely};

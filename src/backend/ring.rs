@@ -29,6 +29,11 @@ impl Ring {
         self.bytes.len()
     }
 
+    /// Bytes of memory taken.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Whether nothing is kept.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
@@ -85,11 +90,11 @@ impl Ring {
         self.written = self.written.saturating_sub(n);
     }
 
-    /// Gives back the memory of a burst. For a quiet connection: under load the
-    /// buffer would have to grow again at once, copying as it goes.
+    /// Gives back the memory of a burst. For a quiet connection, or when memory is
+    /// tight: under load the buffer would have to grow again at once, copying as it goes.
     pub fn shrink(&mut self) {
-        if self.bytes.is_empty() && self.bytes.capacity() > KEEP_MAX {
-            self.bytes = VecDeque::new();
+        if self.bytes.capacity() > KEEP_MAX.max(4 * self.bytes.len()) {
+            self.bytes.shrink_to(2 * self.bytes.len());
         }
     }
 

@@ -1,7 +1,7 @@
 //! What Weir remembers of one client. A quiet client costs little more than
 //! this struct: buffers are empty and everything uncommon is behind one box.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::task::Waker;
 
@@ -9,8 +9,10 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use super::effect::Effect;
+use super::outbox::Outbox;
 use super::redirect::Redirect;
 use super::registry::Census;
+use super::reply_size::ReplySize;
 use crate::admission::ClientPermit;
 use crate::backend::{Partition, Ticket, User};
 use crate::metrics::CloseReason;
@@ -132,7 +134,12 @@ pub struct Session {
     /// Bytes received and not yet taken as commands.
     pub input: Vec<u8>,
     /// Bytes that the socket has not taken yet.
-    pub output: VecDeque<u8>,
+    pub output: Outbox,
+    /// Bytes of memory that it is known to hold.
+    pub charged: usize,
+    /// How large its replies are, so that no more of its commands are under way than
+    /// the output can take the replies of.
+    pub replies: ReplySize,
     /// Everything uncommon.
     pub extra: Option<Box<Extra>>,
     /// Its place among the clients; `None` for one that is being refused.
@@ -159,6 +166,9 @@ impl Session {
     pub fn forget_partial(&mut self) {
         if let Some(extra) = &mut self.extra {
             extra.partial = None;
+            if !extra.collected.is_empty() {
+                extra.collected.move_to(&mut self.input);
+            }
         }
     }
 
@@ -180,11 +190,13 @@ impl Session {
     /// A client that has been quiet for a moment owns no buffer.
     pub fn shrink_if_quiet(&mut self, now: u64) {
         if now.saturating_sub(self.active_at) > QUIET_AFTER {
-            if self.output.is_empty() {
-                self.output = VecDeque::new();
-            }
-            self.input.shrink_to_fit();
+            self.shrink();
         }
+    }
+
+    /// Gives back what its buffers do not need.
+    pub fn shrink(&mut self) {
+        self.input.shrink_to_fit();
     }
 
     /// Whether it may be closed for being idle. As in Redis, a client that is
@@ -244,6 +256,8 @@ pub struct Extra {
     pub partial: Option<PartialRequest>,
     /// That request is large and can not be streamed.
     pub collecting: bool,
+    /// Of such a request, what is behind the input.
+    pub collected: Outbox,
     /// Since when the first request in the input is incomplete, or the output
     /// does not drain; 0 for neither. Microseconds.
     pub stuck_since: u64,
@@ -354,7 +368,11 @@ pub struct Subscriptions {
     pub patterns: HashSet<Vec<u8>>,
     /// `SSUBSCRIBE`.
     pub shards: HashSet<Vec<u8>>,
+    bytes: usize,
 }
+
+/// What a set needs for one subscription besides its name, in bytes.
+const SUBSCRIPTION_BYTES: usize = 40;
 
 impl Subscriptions {
     /// Takes in a confirmation as the server sent it.
@@ -368,6 +386,7 @@ impl Subscriptions {
         let (Some(kind), Some(channel)) = (kind.as_str(), channel.as_bytes()) else {
             return;
         };
+        let bytes = channel.len() + SUBSCRIPTION_BYTES;
         let set = match kind {
             "subscribe" | "unsubscribe" => &mut self.channels,
             "psubscribe" | "punsubscribe" => &mut self.patterns,
@@ -375,10 +394,19 @@ impl Subscriptions {
             _ => return,
         };
         if kind.contains("unsub") {
-            set.remove(channel);
+            self.bytes -= if set.remove(channel) { bytes } else { 0 };
         } else {
-            set.insert(channel.to_vec());
+            self.bytes += if set.insert(channel.to_vec()) {
+                bytes
+            } else {
+                0
+            };
         }
+    }
+
+    /// Memory that they take, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Subscriptions of any kind.

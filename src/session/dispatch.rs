@@ -242,7 +242,10 @@ impl State {
         } else {
             self.lane_conn(ticket)?
         };
-        if self.conns[conn as usize].ring.len() > self.ring_max {
+        if self.memory.is_full_of_requests() {
+            if self.must_wait_for_replies(ticket) {
+                return Ok(None);
+            }
             return Err(Failure::Memory);
         }
         Ok(Some(conn))
@@ -268,6 +271,7 @@ impl State {
         session.in_flight += 1;
         session.command = id;
         self.fronts[session.route as usize].metrics.commands.inc();
+        self.recount_conn_memory(conn);
         self.mark_dirty(conn);
     }
 

@@ -74,16 +74,26 @@ impl State {
             if let Some(session) = self.session(ticket) {
                 session.input.extend_from_slice(&bytes[used..]);
             }
-        } else {
-            let looked_at = session.input.len();
+        } else if flags.any(HALTED) || self.is_worth_a_look(ticket, bytes) {
+            let session = &mut self.sessions[ticket.slot as usize];
+            session.forget_partial();
             session.input.extend_from_slice(bytes);
-            if flags.any(HALTED) {
-                session.forget_partial();
-            } else if self.is_worth_a_look(ticket, looked_at) {
+            if !flags.any(HALTED) {
                 self.take_buffered(ticket);
+            }
+        } else {
+            let session = &mut self.sessions[ticket.slot as usize];
+            match &mut session.extra {
+                Some(extra) if extra.collecting => extra.collected.push(bytes),
+                _ => session.input.extend_from_slice(bytes),
             }
         }
         self.hold_back(ticket);
+        if let Some(session) = self.session(ticket)
+            && (session.input.capacity() > 0 || session.charged > 0)
+        {
+            self.recount_memory(ticket);
+        }
     }
 
     /// Takes commands from what is buffered.
@@ -104,9 +114,9 @@ impl State {
         session.input = input;
     }
 
-    /// Whether the bytes behind the first `looked_at` of the input finish the request
-    /// at the front, or change what is to be done with it.
-    fn is_worth_a_look(&mut self, ticket: Ticket, looked_at: usize) -> bool {
+    /// Whether `bytes` finish the request at the front, or change what is to be done
+    /// with it.
+    fn is_worth_a_look(&mut self, ticket: Ticket, bytes: &[u8]) -> bool {
         let (limits, request_max) = (self.limits_of(ticket), self.request_max(ticket));
         let session = &mut self.sessions[ticket.slot as usize];
         let config = &self.fronts[session.route as usize].route.config;
@@ -116,17 +126,14 @@ impl State {
         let Some(partial) = &mut extra.partial else {
             return true;
         };
-        let worth = match partial.feed(&session.input[looked_at..], &limits) {
+        let len = session.input.len() + extra.collected.len() + bytes.len();
+        match partial.feed(bytes, &limits) {
             Ok(fed) if !fed.complete => {
                 let large = fed.needed > config.backend.large_request && !extra.collecting;
-                large || session.input.len() as u64 > request_max
+                large || len as u64 > request_max
             }
             _ => true,
-        };
-        if worth {
-            extra.partial = None;
         }
-        worth
     }
 
     fn limits_of(&self, ticket: Ticket) -> RequestLimits {
@@ -157,6 +164,7 @@ impl State {
         let route = session.route as usize;
         let keep = self.fronts[route].route.config.clients.pipeline_buffer as usize;
         let session = &mut self.sessions[ticket.slot as usize];
+        let keep = if self.memory.is_tight() { 0 } else { keep };
         if session.flags.any(HALTED) && session.input.len() > keep {
             session.flags.set(Flags::READ_PAUSED);
         }
@@ -197,8 +205,14 @@ impl State {
     fn take_one(&mut self, ticket: Ticket, rest: &[u8], spans: &mut Vec<Span>) -> Option<usize> {
         let session = &mut self.sessions[ticket.slot as usize];
         let config = &self.fronts[session.route as usize].route.config;
-        if session.in_flight >= config.clients.in_flight_max {
-            session.flags.set(Flags::BARRIER);
+        let in_flight = session.in_flight;
+        if in_flight >= config.clients.in_flight_max
+            || session
+                .replies
+                .hold(in_flight, config.clients.output_max / 4)
+            || !session.output.is_empty() && self.reads_too_slowly(ticket)
+        {
+            self.set_barrier(ticket);
             return None;
         }
         let limits = self.limits_of(ticket);

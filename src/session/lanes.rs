@@ -7,7 +7,7 @@ use super::client::{Flags, NONE};
 use super::failure::Failure;
 use super::worker::{ConnTask, State};
 use crate::backend::{
-    Conn, Io, Kind, Mode, OpenError, Opened, Partition, Refused, RefusedBecause, SharedGrant,
+    Conn, Held, Io, Kind, Mode, OpenError, Opened, Partition, Refused, RefusedBecause, SharedGrant,
     SharedReady, Slot, Ticket, close_politely,
 };
 
@@ -249,7 +249,8 @@ impl State {
 
     /// Takes a connection out of the worker's books, without closing its socket.
     pub(super) fn take_conn(&mut self, index: u32) -> Conn {
-        let conn = self.conns.remove(index as usize);
+        let mut conn = self.conns.remove(index as usize);
+        self.memory.recount_conn(&mut conn.charged, Held::default());
         for task in &conn.tasks {
             task.abort();
         }

@@ -11,7 +11,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::client::{Flags, NONE, Session};
 use super::failure;
 use super::local::{default_user, starts_locked_out};
+use super::outbox::Outbox;
 use super::proxy::Message;
+use super::reply_size::ReplySize;
 use super::worker::{ClientTask, State, Worker};
 use crate::admission::NoSlot;
 use crate::backend::{Partition, Ticket};
@@ -156,7 +158,9 @@ impl State {
             active_at: now,
             accepted_at: now,
             input: Vec::new(),
-            output: std::collections::VecDeque::new(),
+            output: Outbox::default(),
+            charged: 0,
+            replies: ReplySize::default(),
             extra: None,
             permit,
             task: task.abort_handle(),

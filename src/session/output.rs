@@ -1,7 +1,6 @@
 //! From replies to the client's socket, and the end of a session.
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,6 +9,7 @@ use tokio::io::AsyncWrite;
 use super::client::{Flags, HALTED, NONE, Session, Until};
 use super::failure;
 use super::registry::Census;
+use super::reply_size::WORTH_A_LOOK;
 use super::worker::State;
 use crate::backend::{Conn, Marks, Mode, Ticket};
 use crate::metrics::CloseReason;
@@ -43,7 +43,7 @@ impl Session {
         } else {
             0
         };
-        self.output.extend(&bytes[taken..]);
+        self.output.push(&bytes[taken..]);
         Written::Buffered(self.output.len())
     }
 }
@@ -69,7 +69,7 @@ impl State {
             Written::Failed => self.fail(ticket, CloseReason::ByClient),
             Written::Buffered(waiting) => {
                 let limit = front.route.config.clients.output_max;
-                if waiting as u64 > limit {
+                if waiting as u64 > limit + session.replies.largest() {
                     return self.fail(ticket, CloseReason::OutputLimit);
                 }
                 if !session.flags.any(Flags::WRITING) {
@@ -77,6 +77,7 @@ impl State {
                     session.extra().stuck_since = now;
                     self.blocked_writers.push(ticket);
                 }
+                self.recount_memory(ticket);
             }
         }
     }
@@ -88,12 +89,11 @@ impl State {
             return Poll::Ready(());
         };
         while !session.output.is_empty() {
-            let (front, back) = session.output.as_slices();
-            let slices = [IoSlice::new(front), IoSlice::new(back)];
-            match Pin::new(&mut session.socket).poll_write_vectored(cx, &slices) {
+            let (slices, used) = session.output.slices();
+            match Pin::new(&mut session.socket).poll_write_vectored(cx, &slices[..used]) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(n)) if n > 0 => {
-                    session.output.drain(..n);
+                    session.output.advance(n);
                     session.active_at = now;
                     session.extra().stuck_since = now;
                 }
@@ -129,7 +129,7 @@ impl State {
         };
         session.extra().close_reason.get_or_insert(reason);
         session.flags.set(Flags::CLOSING);
-        session.output = VecDeque::new();
+        session.output.clear();
         self.make_ready(ticket);
     }
 
@@ -142,7 +142,10 @@ impl State {
         session.flags.clear(Flags::READY);
         if session.in_flight == 0 {
             session.conn = NONE;
-            session.flags.clear(Flags::BARRIER);
+            if session.flags.any(Flags::BARRIER) {
+                session.flags.clear(Flags::BARRIER);
+                session.replies.end_round();
+            }
             self.write_held_pushes(ticket);
             let Some(session) = self.session(ticket) else {
                 return;
@@ -177,6 +180,7 @@ impl State {
         {
             self.wind_down(ticket);
         }
+        self.recount_memory(ticket);
     }
 
     fn must_hold_back(&mut self, ticket: Ticket) -> bool {
@@ -187,7 +191,7 @@ impl State {
             .and_then(|conn| self.conns.get(conn as usize))
             .map_or(0, |conn| conn.ring.unwritten());
         (session.flags.any(HALTED) && session.input.len() > config.clients.pipeline_buffer as usize)
-            || unwritten > super::upload::WINDOW
+            || unwritten > self.window()
     }
 
     /// Reads the client's socket again.
@@ -228,6 +232,9 @@ impl State {
             self.refused_now -= 1;
         }
         session.task.abort();
+        self.memory.client_gone(&session);
+        let metrics = &self.fronts[session.route as usize].metrics;
+        metrics.buffered_bytes.add(-(session.charged as i64));
         self.proxy.lower_load(self.index);
         if let Some(extra) = &session.extra {
             self.change_census(session.route, extra.census, Census::default());
@@ -256,6 +263,7 @@ pub(super) struct SessionSink<'a> {
     pub ready: &'a mut Vec<Ticket>,
     pub blocked_writers: &'a mut Vec<Ticket>,
     pub dirty_links: &'a mut Vec<u32>,
+    pub memory: &'a mut super::memory::Memory,
     /// Replies that need more than the session to be dealt with.
     pub inspect: &'a mut Vec<(crate::backend::Entry, Vec<u8>)>,
     /// Pushes for other clients than the one whose connection they came over.
@@ -294,6 +302,13 @@ impl SessionSink<'_> {
         }
         session.in_flight -= count;
         session.active_at = self.now;
+        if session.flags.any(Flags::CLOSING) {
+            // Something before these bytes was lost, or the client was told goodbye.
+            return;
+        }
+        if bytes.len() >= WORTH_A_LOOK {
+            session.replies.note(bytes.len(), count);
+        }
         let written = session.send(bytes);
         let attention = Flags::BARRIER
             .with(Flags::EOF)
@@ -308,23 +323,27 @@ impl SessionSink<'_> {
                     .close_reason
                     .get_or_insert(CloseReason::ByClient);
                 session.flags.set(Flags::CLOSING);
-                session.output = VecDeque::new();
+                session.output.clear();
                 ready = true;
             }
             Written::Buffered(waiting) => {
-                if waiting as u64 > self.front.route.config.clients.output_max {
+                // One reply may be as large as it is: only the rest counts.
+                let limit = self.front.route.config.clients.output_max;
+                if waiting as u64 > limit + session.replies.largest() {
                     session
                         .extra()
                         .close_reason
                         .get_or_insert(CloseReason::OutputLimit);
                     session.flags.set(Flags::CLOSING);
-                    session.output = VecDeque::new();
+                    session.output.clear();
                     ready = true;
                 } else if !session.flags.any(Flags::WRITING) {
                     session.flags.set(Flags::WRITING);
                     session.extra().stuck_since = self.now;
                     self.blocked_writers.push(to);
                 }
+                let change = self.memory.recount_client(session);
+                self.front.metrics.buffered_bytes.add(change);
             }
         }
         if ready && !session.flags.any(Flags::READY) {
@@ -409,10 +428,12 @@ impl State {
             ready: &mut self.ready,
             blocked_writers: &mut self.blocked_writers,
             dirty_links: &mut self.dirty_links,
+            memory: &mut self.memory,
             inspect: &mut inspect,
             redirected: &mut redirected,
         };
         let outcome = conn.receive(bytes, sink.now, &mut sink);
+        self.recount_conn_memory(index);
         for (entry, reply) in inspect {
             self.inspect(&entry, &reply);
         }
@@ -442,6 +463,6 @@ impl State {
         };
         self.sessions
             .get(owner.slot as usize)
-            .is_some_and(|session| session.output.len() > super::upload::WINDOW)
+            .is_some_and(|session| session.output.len() > self.window())
     }
 }

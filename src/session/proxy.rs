@@ -3,7 +3,7 @@
 //! go, never for a command.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
@@ -48,6 +48,8 @@ pub struct Proxy {
     mailboxes: Vec<UnboundedSender<Message>>,
     /// Clients given to each worker and not gone yet.
     loads: Vec<AtomicU32>,
+    /// Bytes of memory that each worker holds for clients, as of its last tick.
+    held: Vec<AtomicUsize>,
     next_client_id: AtomicU64,
 }
 
@@ -182,6 +184,7 @@ impl Proxy {
             metrics,
             started: Instant::now(),
             loads: (0..workers).map(|_| AtomicU32::new(0)).collect(),
+            held: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             mailboxes,
             next_client_id: AtomicU64::new(1),
         })
@@ -205,6 +208,18 @@ impl Proxy {
     /// A worker's client has gone.
     pub fn lower_load(&self, worker: usize) {
         self.loads[worker].fetch_sub(1, Relaxed);
+    }
+
+    /// A worker tells how many bytes it holds for clients, and is told how many the
+    /// others hold.
+    pub fn share_held(&self, worker: usize, bytes: usize) -> usize {
+        self.held[worker].store(bytes, Relaxed);
+        let others = self
+            .held
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| *index != worker);
+        others.map(|(_, held)| held.load(Relaxed)).sum()
     }
 
     /// An id that no client of this process had before.

@@ -77,10 +77,10 @@ impl State {
             qbuf: session.input.len(),
             qbuf_free: session.input.capacity() - session.input.len(),
             obl: session.output.len(),
-            omem: session.output.capacity(),
+            omem: session.output.memory(),
             tot_mem: size_of::<Session>()
                 + session.input.capacity()
-                + session.output.capacity()
+                + session.output.memory()
                 + extra.map_or(0, size_of_val),
             events: if session.output.is_empty() {
                 "r".into()

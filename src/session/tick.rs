@@ -23,6 +23,7 @@ impl State {
         }
         self.tick_sessions();
         self.measure_queues();
+        self.share_memory_accounts();
         self.hand_back_replies();
     }
 
@@ -65,12 +66,13 @@ impl State {
         let Some(conn) = self.conns.get(index as usize) else {
             return;
         };
-        let front = &self.fronts[conn.route as usize];
-        let config = &front.route.node.config;
-        if conn.is_quiet() {
+        if conn.is_quiet() || self.memory.is_tight() {
             self.conns[index as usize].ring.shrink();
+            self.recount_conn_memory(index);
         }
         let conn = &self.conns[index as usize];
+        let front = &self.fronts[conn.route as usize];
+        let config = &front.route.node.config;
         if conn.is_quiet() && !conn.retiring && !matches!(conn.io, Io::Opening) {
             let idle = Duration::from_micros(now.saturating_sub(conn.progress_at));
             let age = Duration::from_micros(now.saturating_sub(conn.opened_at));
@@ -162,6 +164,7 @@ impl State {
             return;
         }
         self.sessions[ticket.slot as usize].shrink_if_quiet(now);
+        self.recount_memory(ticket);
         let session = &self.sessions[ticket.slot as usize];
         let front = &self.fronts[session.route as usize];
         let since = |at: u64| Duration::from_micros(now.saturating_sub(at));

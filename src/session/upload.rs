@@ -14,7 +14,10 @@ use crate::resp::{PartialRequest, RequestLimits};
 /// How many bytes may be on their way through Weir for one streaming client, in
 /// either direction, before its sender is held back. Enough to keep a fast link
 /// busy; small enough that a thousand of them are no burden.
-pub(super) const WINDOW: usize = 1024 * 1024;
+const WINDOW: usize = 1024 * 1024;
+
+/// The same when memory is tight.
+const WINDOW_WHEN_TIGHT: usize = 64 * 1024;
 
 impl State {
     /// The request at the front is large and incomplete: `name` is its command.
@@ -147,9 +150,18 @@ impl State {
         self.conns[conn as usize].end_stream(now);
     }
 
+    /// How many bytes of one streaming client may be here.
+    pub(super) fn window(&self) -> usize {
+        if self.memory.is_tight() {
+            WINDOW_WHEN_TIGHT
+        } else {
+            WINDOW
+        }
+    }
+
     /// Reads the client no faster than the node takes its bytes.
     fn hold_back_upload(&mut self, ticket: Ticket, conn: u32) {
-        if self.conns[conn as usize].ring.unwritten() > WINDOW
+        if self.conns[conn as usize].ring.unwritten() > self.window()
             && let Some(session) = self.session(ticket)
         {
             session.flags.set(Flags::READ_PAUSED);

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use super::client::{Flags, Session};
 use super::lanes::Lane;
 use super::links::Link;
+use super::memory::Memory;
 use super::proxy::{Proxy, Route};
 use crate::backend::{Broken, Conn, Partition, Ticket};
 use crate::command::Table;
@@ -32,6 +33,12 @@ use crate::resp::Span;
 
 /// One read takes at most this much from a client or a node, in bytes.
 const SCRATCH: usize = 256 * 1024;
+
+/// The same from a client when memory is tight: what it may not go on with is kept.
+const READ_WHEN_TIGHT: usize = 16 * 1024;
+
+/// How often a socket is read before others have their turn.
+const READS_MAX: usize = 4;
 
 /// A worker as its tasks see it.
 pub struct Worker {
@@ -81,8 +88,8 @@ pub struct State {
     pub(super) refused_now: usize,
     /// Ticks so far.
     pub(super) tick: usize,
-    /// Bytes of requests that one connection may hold, unwritten or unanswered.
-    pub(super) ring_max: usize,
+    /// What is kept for clients.
+    pub(super) memory: Memory,
     /// No new clients are taken; those that are idle are closed.
     pub(super) draining: bool,
 }
@@ -132,7 +139,8 @@ impl Worker {
             })
             .collect();
         let start = proxy.started;
-        let ring_max = ring_max(&proxy);
+        let buffer_max = proxy.config.process.buffer_memory_max as usize;
+        let memory = Memory::new(buffer_max, proxy.workers());
         let worker = Rc::new_cyclic(|me| Worker {
             state: RefCell::new(State {
                 me: me.clone(),
@@ -156,7 +164,7 @@ impl Worker {
                 clock: Clock::new(start),
                 refused_now: 0,
                 tick: 0,
-                ring_max,
+                memory,
                 draining: false,
             }),
         });
@@ -175,13 +183,6 @@ impl Worker {
         state.settle();
         result
     }
-}
-
-/// Requests may take half of the memory set aside for clients; each worker gets an
-/// equal part of it, but never less than a few large pipelines need.
-fn ring_max(proxy: &Proxy) -> usize {
-    let share = proxy.config.process.buffer_memory_max as usize / 2 / proxy.workers();
-    share.max(4 * 1024 * 1024)
 }
 
 /// A future exempt from tokio's cooperative budget: it polls many sockets, and
@@ -239,7 +240,8 @@ impl State {
 
     /// A client's socket is readable.
     fn poll_session(&mut self, ticket: Ticket, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
+        for _ in 0..READS_MAX {
+            let is_tight = self.memory.is_tight();
             let mut scratch = std::mem::take(&mut self.scratch);
             let Some(session) = self.session(ticket) else {
                 self.scratch = scratch;
@@ -250,7 +252,12 @@ impl State {
                 self.scratch = scratch;
                 return Poll::Pending;
             }
-            let mut buffer = ReadBuf::new(&mut scratch);
+            let room = if is_tight {
+                READ_WHEN_TIGHT
+            } else {
+                scratch.len()
+            };
+            let mut buffer = ReadBuf::new(&mut scratch[..room]);
             let outcome = Pin::new(&mut session.socket).poll_read(cx, &mut buffer);
             let n = buffer.filled().len();
             match outcome {
@@ -268,6 +275,9 @@ impl State {
             }
             self.scratch = scratch;
         }
+        // There is more, and others have their turn first.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// A connection to a node is readable.
@@ -279,7 +289,8 @@ impl State {
     }
 
     fn read_conn(&mut self, ticket: Ticket, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<()> {
-        loop {
+        for _ in 0..READS_MAX {
+            self.make_room();
             let Some(conn) = self.conns.get(ticket.slot as usize) else {
                 return Poll::Ready(());
             };
@@ -300,6 +311,8 @@ impl State {
                 Poll::Ready(Err(error)) => self.conn_lost(ticket.slot, &Broken::Io(error)),
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Ends a turn: writes each connection that has something to write, once.
@@ -358,6 +371,7 @@ impl State {
             }
             self.after_flush(index);
         }
+        self.recount_conn_memory(index);
         blocked
     }
 
@@ -370,6 +384,7 @@ impl State {
             let worker = self.worker();
             tokio::task::spawn_local(WriterTask { worker, ticket });
         }
+        self.make_room();
     }
 }
 

@@ -1,6 +1,6 @@
 //! The real `weir` binary, run as a user runs it.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::{Command, ExitStatus};
 
 use super::process::Process;
@@ -57,7 +57,12 @@ impl WeirProcess {
     ) -> Self {
         let address = listen.address();
         let mut process = Process::spawn("weir", &mut command);
-        process.wait_until("accepts clients", |_| TcpStream::connect(address).is_ok());
+        // The connection is gone, and counted as gone, when this returns.
+        process.wait_until("serves clients", |_| {
+            RawClient::try_connect(None, address)
+                .and_then(|mut client| client.try_command(&["QUIT"]))
+                .is_ok()
+        });
         Self {
             process,
             listen,

@@ -180,8 +180,10 @@ impl Node {
         let options = net::DialOptions {
             timeout: self.timeouts.connect,
             keepalive: self.config.tcp_keepalive,
-            // Twice what a stalled connection is given before it is replaced.
-            user_timeout: self.timeouts.stall * 2,
+            // By then every plain command on it has met its deadline. Not sooner: the
+            // kernel counts a server as dead, too, that is alive and reads nothing
+            // because of a long script.
+            user_timeout: self.timeouts.request + self.timeouts.stall,
         };
         net::dial(&self.config.address, &options)
             .await

@@ -24,7 +24,8 @@ section! {
 
         /// Commands of one client under way at once. Weir reads on from a client
         /// that pipelines more when replies have come, so nothing is refused.
-        /// 1024 keep a connection to Redis busy; more would only queue.
+        /// 1024 keep a connection to Redis busy; more would only queue. Fewer at first, and
+        /// when replies are large, so that they fit into `output_max`.
         in_flight_max: u32 = Count::from_to(1, 1_000_000),
             default 1024, changes Live;
 
@@ -44,10 +45,11 @@ section! {
         unauthenticated_request_max: u64 = Size::from_to(KIB, GIB),
             default "1MiB", changes Live;
 
-        /// Bytes of replies that a client has not read. Beyond it the client is
-        /// closed. Redis has no such limit for normal clients and is killed
-        /// by the kernel instead; a quarter of a gigabyte is above what
-        /// anybody asks for in one piece.
+        /// Bytes of replies and messages that a client has not read. At a quarter of it no
+        /// more of its commands are taken until it reads; beyond it the client is
+        /// closed. One reply that is larger than all this does not count: any value
+        /// can be read. Redis has no such limit for normal clients and is killed
+        /// by the kernel instead.
         output_max: u64 = Size::from_to(64 * KIB, 1024 * GIB),
             default "256MiB", changes Live;
 

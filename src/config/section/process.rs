@@ -22,10 +22,11 @@ section! {
             default 10_000, changes Live;
 
         /// Memory that requests on their way in and replies that clients have not
-        /// read yet may take together, on all routes. At the limit the clients that
-        /// hold the most are made to wait or closed, instead of the kernel killing
-        /// Weir for all. It is no more than Redis lets a single client's
-        /// request take, and in normal use Weir holds a few MiB.
+        /// read yet may take together, on all routes. At three quarters of it those who
+        /// do not read are made to wait, at the limit the clients that hold the most
+        /// are closed, instead of the kernel killing Weir for all; in a flood the
+        /// process may take twice as much for a moment. It is no more than Redis lets
+        /// a single client's request take, and in normal use Weir holds a few MiB.
         buffer_memory_max: u64 = Size::from_to(16 * MIB, 1024 * GIB),
             default "1GiB", changes Live;
 
