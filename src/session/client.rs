@@ -284,6 +284,8 @@ pub enum Answer {
     Reply(Vec<u8>),
     /// The login is right.
     LoggedIn(User),
+    /// Redis lets this client's user do what was asked.
+    Permitted,
     /// No lease was to be had: these bytes say why.
     NoLease(Vec<u8>),
 }

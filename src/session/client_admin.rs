@@ -16,6 +16,7 @@ use super::failure;
 use super::input::{Request, Step};
 use super::leases::{LeaseWish, Patience};
 use super::pause::Pause;
+use super::permission;
 use super::proxy::Message;
 use super::redirect::Redirect;
 use super::registry::Kill;
@@ -55,6 +56,11 @@ impl State {
                 return self.answer_error(ticket, &text, ErrorCause::Arguments, silent);
             }
         };
+        if let Some(question) = permission::question(&command)
+            && !self.is_permitted(ticket, question)
+        {
+            return Step::Wait;
+        }
         match command {
             ClientCommand::Forward | ClientCommand::Caching => {
                 self.forward_on_path(ticket, request, row, silent)

@@ -31,6 +31,7 @@ mod modes;
 mod outbox;
 mod output;
 mod pause;
+mod permission;
 mod proxy;
 mod redirect;
 mod refusal;

@@ -9,6 +9,9 @@ use super::{Node, Opened, close_politely};
 use crate::backend::budget::{Kind, Partition, Phase};
 use crate::resp::{self};
 
+/// Of an answer at most this much is read: more than any error takes.
+const ANSWER_MAX: usize = 512;
+
 impl Node {
     /// Whether the node answers on a connection of its own, whatever it says: a
     /// node that runs a long script says `-BUSY`, and that is an answer.
@@ -54,6 +57,24 @@ impl Node {
             .is_some_and(|answer| answer.starts_with(b":1"))
     }
 
+    /// Whether the node lets the user of this partition run a command. `question` is
+    /// that command in a form that does nothing.
+    ///
+    /// # Errors
+    /// What the node says to a user who may not, as a reply; `None` if it does not answer.
+    pub async fn permits(
+        self: &Arc<Self>,
+        key: &Partition,
+        question: &[&[u8]],
+    ) -> Option<Result<(), Vec<u8>>> {
+        let answer = self.ask(key, question).await?;
+        if !answer.starts_with(b"-NOPERM") {
+            return Some(Ok(()));
+        }
+        let end = memchr::memchr(b'\r', &answer).unwrap_or(answer.len());
+        Some(Err([&answer[..end], b"\r\n"].concat()))
+    }
+
     /// One question on a connection of its own; the beginning of the answer.
     async fn ask(self: &Arc<Self>, key: &Partition, question: &[&[u8]]) -> Option<Vec<u8>> {
         let deadline = Instant::now() + self.timeouts.connect;
@@ -65,7 +86,7 @@ impl Node {
         resp::encode_command(question, &mut request);
         let asked = async {
             socket.write_all(&request).await.ok()?;
-            let mut answer = vec![0; 64];
+            let mut answer = vec![0; ANSWER_MAX];
             let n = socket.read(&mut answer).await.ok().filter(|&n| n > 0)?;
             answer.truncate(n);
             Some(answer)

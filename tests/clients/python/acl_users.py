@@ -78,6 +78,25 @@ def one_connection_several_users(connect, protocol):
         equal(r.acl_whoami(), "bob")
 
 
+def who_may_not_reach_other_clients_does_not(connect, protocol):
+    admin = connect(protocol=protocol, single_connection_client=True)
+    admin.acl_setuser(
+        "dave", enabled=True, reset=True, passwords=["+dave-password"], keys=["*"],
+        categories=["+@all"], commands=["-client", "+client|id"],
+    )
+    victim = admin.client_id()
+    dave = connect(username="dave", password="dave-password", protocol=protocol)
+    equal(dave.set("dave:key", 1), True)
+    denied = redis.exceptions.NoPermissionError
+    fails(denied, "client", dave.client_list)
+    fails(denied, "client", dave.client_kill_filter, _id=victim)
+    fails(denied, "client", dave.client_kill, "127.0.0.1:1")
+    fails(denied, "client", dave.client_unblock, victim)
+    equal(admin.client_id(), victim)  # nobody closed it
+    equal(admin.client_kill_filter(_id=dave.client_id()), 1)
+    equal(admin.client_unblock(victim), 0)
+
+
 def a_new_password_counts_at_once(connect, protocol):
     admin = connect(protocol=protocol)
     admin.acl_setuser("carol", enabled=True, reset=True, passwords=["+first"], keys=["*"], categories=["+@all"])
@@ -99,6 +118,7 @@ def main():
     scenarios = [
         without_a_password, wrong_passwords, everyone_runs_as_oneself,
         one_connection_several_users, a_new_password_counts_at_once,
+        who_may_not_reach_other_clients_does_not,
     ]
     for protocol in (2, 3):
         run(scenarios, connect, protocol)
