@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::memory::{Memory, array, bulk, integer};
 use crate::rng::Rng;
 use crate::support::{RawClient, encode};
-use crate::{COUNTERS, DATABASES, Shared};
+use crate::{COUNTERS, DATABASES, Shared, USERS};
 
 /// What clients of a run do.
 #[derive(Clone, Copy)]
@@ -102,8 +102,9 @@ impl Actor {
         };
         let mut batch = Batch::default();
         while batch.expected.len() < depth {
-            match self.rng.below(24) {
+            match self.rng.below(26) {
                 0 => self.select(&mut batch),
+                5 if self.rng.once_in(3) => self.login(&mut batch),
                 1 => self.hello(&mut batch),
                 2 => self.block(&mut batch),
                 3 => self.pass_through_errors(&mut batch),
@@ -231,6 +232,25 @@ impl Actor {
         } else {
             batch.add(&[b"HELLO", b"2"], Expected::Beginning(b"*14\r\n"));
         }
+    }
+
+    fn login(&mut self, batch: &mut Batch) {
+        let user = self.rng.pick(USERS);
+        if self.rng.once_in(4) {
+            let error = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+            return batch.add(
+                &[b"AUTH", user.as_bytes(), b"wrong"],
+                Expected::Exactly(error.to_vec()),
+            );
+        }
+        batch.add(
+            &[b"AUTH", user.as_bytes(), b"secret"],
+            Expected::Exactly(b"+OK\r\n".to_vec()),
+        );
+        batch.add(
+            &[b"ACL", b"WHOAMI"],
+            Expected::Exactly(bulk(user.as_bytes())),
+        );
     }
 
     fn pass_through_errors(&mut self, batch: &mut Batch) {

@@ -10,9 +10,9 @@
 
 mod actor;
 mod contention;
+mod fairness;
 mod memory;
 mod queues;
-#[allow(dead_code, reason = "each test uses its own part")]
 #[path = "../resp_oracle/rng.rs"]
 mod rng;
 #[path = "../support/mod.rs"]
@@ -37,6 +37,9 @@ pub const COUNTERS: usize = 4;
 
 /// Databases that clients use.
 pub const DATABASES: u64 = 3;
+
+/// Users that clients log in as.
+pub const USERS: &[&str] = &["alice", "bob"];
 
 /// How one Weir is set up for a run.
 #[derive(Clone, Copy)]
@@ -71,6 +74,9 @@ fn run(setup: Setup, clients: usize, rounds: usize) {
     let name = format!("workers {} budget {}", setup.workers, setup.budget);
     let mut rng = Rng::from_environment(&name);
     let redis = RedisServer::start();
+    for user in USERS {
+        redis.command(&["ACL", "SETUSER", user, "on", ">secret", "~*", "&*", "+@all"]);
+    }
     let weir = setup.start(&redis);
     let watch = ConnectionWatch::start(&redis);
     let shared = Arc::new(Shared {
