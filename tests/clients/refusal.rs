@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::RedisError;
 
-use crate::support::{RedisServer, WeirProcess, encode, libraries};
+use crate::support::{RedisServer, WeirProcess, encode, libraries, wait_until};
 
 /// How long each library tries.
 const SECONDS: usize = 4;
@@ -30,19 +30,24 @@ fn refusals(try_for_a_while: impl FnOnce(&WeirProcess)) -> usize {
         backend = "{backend}"
         "#,
     );
-    // The look whether Weir accepts was a client too, and may not have gone yet.
+    // The look whether Weir accepts was a client too, and may not have gone yet, or not
+    // even have been looked at.
+    let mut connects = 1;
     let mut inside = weir.client();
-    crate::support::wait_until("the only slot", || {
-        if inside
-            .try_command(&["PING"])
-            .is_ok_and(|reply| reply == b"+PONG\r\n")
-        {
+    wait_until("the only slot", || {
+        connects += 1;
+        let answer = inside.try_command(&["PING"]);
+        if answer.is_ok_and(|reply| reply == b"+PONG\r\n") {
             return true;
         }
         inside = weir.client();
         false
     });
+    let accepted = || weir.metric("weir_clients_accepted_total", &[]);
     let refused = || weir.metric("weir_clients_refused_total", &[r#"reason="max_clients""#]);
+    wait_until("everybody was counted", || {
+        accepted() + refused() >= f64::from(connects)
+    });
     let before = refused();
     try_for_a_while(&weir);
     let count = (refused() - before) as usize;
@@ -146,7 +151,7 @@ fn a_storm_of_connections_leaves_the_clients_that_are_in_alone() {
             inside.expect_command(&["GET", "key"], "$5\r\nvalue\r\n");
         }
     }
-    crate::support::wait_until("everybody was counted", || {
+    wait_until("everybody was counted", || {
         weir.metric("weir_clients_refused_total", &[]) as usize >= STORM - 1
     });
     let open = weir.metric("process_open_fds", &[]) as usize;
