@@ -14,8 +14,8 @@ pub trait Sink {
     fn took(&mut self, micros: u64, count: u32);
     /// A part of a large reply; `replies` with the rest ends it.
     fn part(&mut self, to: Ticket, bytes: &[u8]);
-    /// A reply that the session wants to look at ([`Marks::WHOLE`]) or that its
-    /// client is not to see ([`Marks::SILENT`]).
+    /// A reply that the session wants to look at ([`WHOLE`](crate::backend::Marks::WHOLE)) or that its
+    /// client is not to see ([`SILENT`](crate::backend::Marks::SILENT)).
     fn whole(&mut self, entry: &Entry, bytes: &[u8]);
     /// Something the node said without being asked, on an exclusive connection.
     fn pushed(&mut self, owner: Ticket, bytes: &[u8]);
