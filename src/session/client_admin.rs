@@ -213,21 +213,10 @@ impl State {
         ) {
             return self.on_control(ticket, request, row, silent);
         }
-        let session = &self.sessions[ticket.slot as usize];
-        let (route, caller) = (session.route, session.id);
-        let kills_itself = filter.matches(&self.view(session), caller);
-        let (node, key) = (self.node_of(ticket), session.partition.clone());
+        let key = self.sessions[ticket.slot as usize].partition.clone();
+        let node = self.node_of(ticket);
         let user = filter.user().map(<[u8]>::to_vec);
-        let kill = Kill { filter, caller };
-        let mut killed = self.kill(route, &kill) + usize::from(kills_itself);
-        let others = self.ask_others(|answer| Message::KillClients {
-            route,
-            kill: kill.clone(),
-            answer,
-        });
-        if kills_itself {
-            self.close_when_answered(ticket);
-        }
+        let (mut killed, others) = self.kill_everywhere(ticket, filter);
         self.answer_later(ticket, async move {
             for other in others {
                 killed += other.await.unwrap_or_default();
@@ -243,20 +232,8 @@ impl State {
     }
 
     fn kill_address(&mut self, ticket: Ticket, address: &[u8]) -> Step {
-        let session = &self.sessions[ticket.slot as usize];
-        let (route, caller) = (session.route, session.id);
         let filter = ClientFilter::for_address(address);
-        let kills_itself = filter.matches(&self.view(session), caller);
-        let kill = Kill { filter, caller };
-        let mut killed = self.kill(route, &kill) + usize::from(kills_itself);
-        let others = self.ask_others(|answer| Message::KillClients {
-            route,
-            kill: kill.clone(),
-            answer,
-        });
-        if kills_itself {
-            self.close_when_answered(ticket);
-        }
+        let (mut killed, others) = self.kill_everywhere(ticket, filter);
         self.answer_later(ticket, async move {
             for other in others {
                 killed += other.await.unwrap_or_default();
@@ -266,6 +243,29 @@ impl State {
                 _ => b"+OK\r\n".to_vec(),
             }
         })
+    }
+
+    /// Closes the clients that match, on every worker: how many there were on this one,
+    /// and where the others will say the same.
+    fn kill_everywhere(
+        &mut self,
+        ticket: Ticket,
+        filter: ClientFilter,
+    ) -> (usize, Vec<oneshot::Receiver<usize>>) {
+        let session = &self.sessions[ticket.slot as usize];
+        let (route, caller) = (session.route, session.id);
+        let kills_itself = filter.matches(&self.view(session), caller);
+        let kill = Kill { filter, caller };
+        let killed = self.kill(route, &kill) + usize::from(kills_itself);
+        let others = self.ask_others(|answer| Message::KillClients {
+            route,
+            kill: kill.clone(),
+            answer,
+        });
+        if kills_itself {
+            self.close_when_answered(ticket);
+        }
+        (killed, others)
     }
 
     /// The client that asked is among those it has killed: it gets its answer.
