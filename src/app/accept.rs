@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::io::unix::AsyncFd;
 
-use crate::net::{self, ListenOptions};
+use crate::net::{self, ListenOptions, TuneOptions};
 use crate::session::{Message, Proxy};
 
 /// Clients accepted in one go before other tasks get a turn.
@@ -41,6 +41,13 @@ pub fn listen(proxy: &Proxy) -> io::Result<Vec<Listener>> {
                     format!("route {name}: cannot listen on {address}: {error}"),
                 )
             })?;
+            net::tune(
+                &socket,
+                &TuneOptions {
+                    nodelay: route.config.clients.tcp_nodelay,
+                    keepalive: route.config.clients.tcp_keepalive,
+                },
+            )?;
             listeners.push(Listener {
                 socket,
                 route: index as u16,

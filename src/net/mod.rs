@@ -18,4 +18,4 @@ pub use descriptors::{
 pub use dial::{DialError, DialOptions, dial};
 pub use hangup::{Hangup, hangup};
 pub use listen::{ListenOptions, listen};
-pub use tune::{TuneOptions, peer_is_loopback, tune_client};
+pub use tune::{TuneOptions, peer_is_loopback, tune};

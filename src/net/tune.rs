@@ -20,16 +20,14 @@ pub struct TuneOptions {
     pub keepalive: Duration,
 }
 
-/// Sets the options of a client's connection, a [`std::net::TcpStream`] or a
-/// [`tokio::net::TcpStream`].
+/// Sets the options of every connection that a listener will accept: Linux copies
+/// them from the listener, which saves five system calls for each client. A
+/// connection can be tuned by itself as well.
 ///
 /// # Errors
-/// What the kernel says, which is that the client has gone already.
-pub fn tune_client(stream: &impl AsFd, options: &TuneOptions) -> io::Result<()> {
-    let socket = SockRef::from(stream);
-    // The standard library accepts sockets that block, and with one of those a client
-    // that does not read would stop its whole worker.
-    socket.set_nonblocking(true)?;
+/// What the kernel says.
+pub fn tune(socket: &impl AsFd, options: &TuneOptions) -> io::Result<()> {
+    let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(options.nodelay)?;
     set_keepalive(&socket, options.keepalive)
 }
@@ -69,7 +67,7 @@ mod tests {
     fn the_kernel_knows_the_options() {
         let stream = connection();
         let keepalive = Duration::from_secs(300);
-        tune_client(
+        tune(
             &stream,
             &TuneOptions {
                 nodelay: true,
@@ -87,7 +85,7 @@ mod tests {
         );
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
 
-        tune_client(
+        tune(
             &stream,
             &TuneOptions {
                 nodelay: false,
@@ -100,6 +98,26 @@ mod tests {
     }
 
     #[test]
+    fn what_a_listener_accepts_has_its_options() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let keepalive = Duration::from_secs(300);
+        tune(
+            &listener,
+            &TuneOptions {
+                nodelay: true,
+                keepalive,
+            },
+        )
+        .unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let socket = SockRef::from(&accepted);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), keepalive);
+    }
+
+    #[test]
     fn any_keepalive_that_config_allows_is_accepted() {
         let stream = connection();
         for keepalive in [
@@ -107,7 +125,7 @@ mod tests {
             Duration::from_secs(1),
             Duration::from_secs(86_400),
         ] {
-            tune_client(
+            tune(
                 &stream,
                 &TuneOptions {
                     nodelay: true,
@@ -129,7 +147,7 @@ mod tests {
             stream.set_nonblocking(true).unwrap();
             let stream = tokio::net::TcpStream::from_std(stream).unwrap();
             let keepalive = Duration::ZERO;
-            tune_client(
+            tune(
                 &stream,
                 &TuneOptions {
                     nodelay: true,

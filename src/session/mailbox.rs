@@ -88,7 +88,6 @@ impl State {
     /// A client has connected.
     fn welcome(&mut self, socket: StdStream, peer: SocketAddr, route: u16) {
         let front = &self.fronts[route as usize];
-        let clients = &front.route.config.clients;
         let metrics = front.metrics.clone();
         let permit = match front.route.clients.take() {
             Ok(permit) => Some(permit),
@@ -107,12 +106,12 @@ impl State {
             let _ = (&socket).write(failure::MAX_CLIENTS);
             return self.proxy.lower_load(self.index);
         }
-        let options = net::TuneOptions {
-            nodelay: clients.tcp_nodelay,
-            keepalive: clients.tcp_keepalive,
-        };
-        // Fails only for a client that has gone already.
-        let tuned = net::tune_client(&socket, &options).and_then(|()| TcpStream::from_std(socket));
+        // The standard library accepts sockets that block, and with one of those a
+        // client that does not read would stop its whole worker. Fails only for a
+        // client that has gone already.
+        let tuned = socket
+            .set_nonblocking(true)
+            .and_then(|()| TcpStream::from_std(socket));
         let Ok(socket) = tuned else {
             return self.proxy.lower_load(self.index);
         };
