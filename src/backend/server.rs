@@ -8,7 +8,7 @@ use crate::command::ServerVersion;
 use crate::resp::Value;
 
 /// The facts about one node that Weir acts on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ServerFacts {
     /// Major, minor, patch of the Redis version that it is compatible with; for Valkey
     /// its own version is in [`ServerFacts::flavour`]. All 0 if it was not told.
@@ -29,6 +29,8 @@ pub struct ServerFacts {
     pub maxclients: Option<u64>,
     /// What names this run of the process; it changes with every restart.
     pub run_id: Option<String>,
+    /// Its modules as `HELLO` lists them, each a map.
+    pub modules: Vec<Value>,
 }
 
 /// Whose server it is.
@@ -79,6 +81,7 @@ impl Default for ServerFacts {
             databases: None,
             maxclients: None,
             run_id: None,
+            modules: Vec::new(),
         }
     }
 }
@@ -101,6 +104,15 @@ impl ServerFacts {
         }
         if let Some(role) = text("role") {
             self.set_role(role);
+        }
+        if let Some(modules) = reply.get("modules").and_then(Value::as_array) {
+            let pairs = modules.iter().filter_map(Value::pairs);
+            let owned = |(key, value): (&Value, &Value)| (key.clone(), value.clone());
+            // In RESP2 a map is a flat array; what a client is told depends on its own
+            // version, not on that in which the server was asked.
+            self.modules = pairs
+                .map(|pairs| Value::map(pairs.into_iter().map(owned).collect::<Vec<_>>()))
+                .collect();
         }
     }
 

@@ -157,7 +157,7 @@ impl State {
             _ => None,
         };
         if let Some(reply) = refusal {
-            self.abort_queue(ticket);
+            self.abort_queue(ticket, class);
             return self.answer(ticket, &reply, silent);
         }
         match class {
@@ -165,6 +165,26 @@ impl State {
             Class::Discard => {
                 self.leave_transaction(ticket);
                 self.answer(ticket, b"+OK\r\n", silent)
+            }
+            _ if !command.accepts(request.count()) => {
+                self.abort_queue(ticket, class);
+                let reply = failure::wrong_arity(&command.name);
+                self.count_error(ticket, ErrorCause::Arguments);
+                self.answer(ticket, &reply, silent)
+            }
+            _ if row.flags.contains(CommandFlags::NO_MULTI) => {
+                // In Valkey these are MULTI and WATCH as well.
+                self.abort_queue(ticket, class);
+                let server = self.node_of(ticket).server_version();
+                let text = if server.is_valkey(9, 0) {
+                    &*format!(
+                        "ERR Command '{}' not allowed inside a transaction",
+                        command.name
+                    )
+                } else {
+                    "ERR Command not allowed inside a transaction"
+                };
+                self.answer_error(ticket, text, ErrorCause::Transaction, silent)
             }
             Class::Multi => self.answer_error(
                 ticket,
@@ -184,22 +204,9 @@ impl State {
             | Class::Unwatch
             | Class::Wait
             | Class::Blocking(_)
-                if !row
-                    .flags
-                    .intersects(CommandFlags::NO_MULTI | CommandFlags::STATE) =>
+                if !row.flags.contains(CommandFlags::STATE) =>
             {
                 self.keep_in_queue(ticket, request, row, silent)
-            }
-            _ if !command.accepts(request.count()) => {
-                self.abort_queue(ticket);
-                let reply = failure::wrong_arity(&command.name);
-                self.count_error(ticket, ErrorCause::Arguments);
-                self.answer(ticket, &reply, silent)
-            }
-            _ if row.flags.contains(CommandFlags::NO_MULTI) => {
-                self.abort_queue(ticket);
-                let text = "ERR Command not allowed inside a transaction";
-                self.answer_error(ticket, text, ErrorCause::Transaction, silent)
             }
             _ => self.queue_on_lease(ticket, request, class, row, silent),
         }
@@ -228,7 +235,7 @@ impl State {
             }
             LeaseWish::Waits => Step::Wait,
             LeaseWish::Refused(reply) => {
-                self.abort_queue(ticket);
+                self.abort_queue(ticket, class);
                 self.answer(ticket, &reply, silent)
             }
             LeaseWish::NotAtOnce => unreachable!("what cannot be kept waits in line"),
@@ -314,22 +321,29 @@ impl State {
         self.answer(ticket, b"+QUEUED\r\n", silent)
     }
 
-    /// A command was refused: if the block is kept here, its `EXEC` will fail.
-    pub(super) fn abort_queue(&mut self, ticket: Ticket) {
+    /// A command was refused: if the block is kept here, its `EXEC` will fail. If it was
+    /// `EXEC` itself, the block is over.
+    pub(super) fn abort_queue(&mut self, ticket: Ticket, class: Class) {
         let session = &mut self.sessions[ticket.slot as usize];
-        if let Some(extra) = &mut session.extra
-            && let Transaction::Queued {
-                aborted,
-                block,
-                commands,
-                refusal,
-                ..
-            } = &mut extra.transaction
-        {
-            *aborted = true;
-            *refusal = None;
-            *block = Vec::new();
-            *commands = Vec::new();
+        let Some(extra) = &mut session.extra else {
+            return;
+        };
+        let Transaction::Queued {
+            aborted,
+            block,
+            commands,
+            refusal,
+            ..
+        } = &mut extra.transaction
+        else {
+            return;
+        };
+        *aborted = true;
+        *refusal = None;
+        *block = Vec::new();
+        *commands = Vec::new();
+        if class == Class::Exec {
+            self.leave_transaction(ticket);
         }
     }
 

@@ -165,17 +165,13 @@ impl State {
             && accepted
             && !row.flags.contains(CommandFlags::IN_SUBSCRIBER)
         {
-            let text = format!(
-                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
-                 RESET are allowed in this context",
-                command.name
-            );
+            let text = self.restricted_subscriber_text(ticket, command);
             return self.answer_error(ticket, &text, ErrorCause::State, silent);
         }
         if !accepted && !matches!(class, Class::Local(_)) {
             // Redis words the error, on whatever path the session is; in a
             // transaction it spoils the block.
-            self.abort_queue(ticket);
+            self.abort_queue(ticket, class);
             return self.forward_on_path(ticket, request, row, silent);
         }
         if self.must_pause(ticket, request, row) {
@@ -208,6 +204,20 @@ impl State {
             Class::Pinned => self.leased(ticket, request, row, Kind::Lease, Until::Closed, silent),
             Class::Refused => Step::Gone,
         }
+    }
+
+    /// What Redis says to a subscriber in RESP2 who asks for something else.
+    fn restricted_subscriber_text(&self, ticket: Ticket, command: &Command) -> String {
+        let (mut name, mut kinds) = (&*command.name, "P|S");
+        if !self.node_of(ticket).server_version().like_redis(7, 0) {
+            // Neither subcommands nor shard channels have names there.
+            name = name.split('|').next().unwrap_or(name);
+            kinds = "P";
+        }
+        format!(
+            "ERR Can't execute '{name}': only ({kinds})SUBSCRIBE / ({kinds})UNSUBSCRIBE / PING / \
+             QUIT / RESET are allowed in this context"
+        )
     }
 
     /// A plain command, to the lane's shared connection.

@@ -177,7 +177,7 @@ impl ServerHello {
         })
     }
 
-    /// From what is known of a server that was never asked. It names no modules.
+    /// From what is known of the server.
     pub fn from_facts(facts: &ServerFacts) -> Self {
         let (server, (major, minor, patch)) = match &facts.flavour {
             Flavour::Redis => ("redis", facts.version),
@@ -201,7 +201,7 @@ impl ServerHello {
             ("id", Value::integer(0)),
             ("mode", Value::bulk(mode)),
             ("role", Value::bulk(role)),
-            ("modules", Value::array([])),
+            ("modules", Value::array(facts.modules.clone())),
         ];
         Self {
             pairs: pairs.map(|(key, value)| (Value::bulk(key), value)).into(),

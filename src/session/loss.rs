@@ -74,7 +74,8 @@ impl State {
         let mut conn = self.take_conn(index);
         let route = conn.route;
         self.fronts[route as usize].route.node.mark_stale();
-        if !conn.in_flight.is_empty() {
+        // Of a link's connection the worker says so that has it.
+        if !conn.in_flight.is_empty() && !matches!(conn.io, Io::Link(_)) {
             let node = &self.fronts[route as usize].route.node;
             tracing::warn!(
                 node = %node.config.address, kind = conn.kind.name(), commands = conn.in_flight.len(),

@@ -87,6 +87,8 @@ impl State {
 
     /// A client has connected.
     fn welcome(&mut self, socket: StdStream, peer: SocketAddr, route: u16) {
+        // What the node has told just now is true for a client that comes now.
+        self.refresh_tables();
         let front = &self.fronts[route as usize];
         let metrics = front.metrics.clone();
         let permit = match front.route.clients.take() {

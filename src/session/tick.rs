@@ -48,7 +48,8 @@ impl State {
         }
     }
 
-    fn refresh_tables(&mut self) {
+    /// Takes over command tables that are newer than this worker's.
+    pub(super) fn refresh_tables(&mut self) {
         for front in &mut self.fronts {
             if !front.route.node.has_table(&front.table) {
                 front.table = front.route.node.table();

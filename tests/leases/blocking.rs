@@ -36,7 +36,7 @@ const DIALOGUES: &[&[&str]] = &[
     &["a BLPOP k -1", "a BLPOP k nonsense", "a BLPOP k", "a BLPOP", "a BLMPOP 0 x k LEFT", "a BLMOVE k l UP DOWN 0"],
     &["a SET k text", "a BLPOP k 0", "a BZPOPMIN k 0", "a XREAD BLOCK 0 STREAMS k 0", "a PING"],
     &["a XREAD BLOCK -1 STREAMS s $", "a XREAD BLOCK x STREAMS s $", "a XREAD BLOCK 0 STREAMS s", "a XREADGROUP GROUP g c BLOCK 0 STREAMS s >"],
-    &["a:0 XREADGROUP GROUP g c BLOCK 0 STREAMS s >", "a:1", "b XGROUP CREATE s g $ MKSTREAM", "a:0 XREADGROUP GROUP g c BLOCK 0 STREAMS s >", "@blocked 1", "b DEL s", "a:1"],
+    &["@since 7.0", "a:0 XREADGROUP GROUP g c BLOCK 0 STREAMS s >", "a:1", "b XGROUP CREATE s g $ MKSTREAM", "a:0 XREADGROUP GROUP g c BLOCK 0 STREAMS s >", "@blocked 1", "b DEL s", "a:1"],
     // The wrong type does not wake it.
     &["a:0 BLPOP k 0", "@blocked 1", "b SET k text", "b DEL k", "b RPUSH k x", "a:1"],
     // Databases.

@@ -16,6 +16,8 @@ fn a_large_request_that_became_whole_while_it_waited_gives_its_lease_back() {
         listen = "{admin}"
         [route.main]
         listen = "{listen}"
+        # Reads on while the request waits.
+        clients.pipeline_buffer = "1MiB"
         [route.main.backend]
         address = "{backend}"
         max_leases = 1

@@ -15,8 +15,8 @@ fn serves(weir: &WeirProcess) -> bool {
 fn a_redis_that_is_killed_and_comes_back_loses_nothing_that_was_acknowledged() {
     for workers in [1, 3] {
         // Redis writes to its file before it answers, so that what it has answered
-        // survives its own death (not the machine's).
-        let mut redis = RedisServer::with(&["--appendonly", "yes"]);
+        // survives its own death (not the machine's): unless it waits for a sync.
+        let mut redis = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "no"]);
         let weir = weir(
             &redis,
             &format!("max_connections = 6\n[process]\nworkers = {workers}\n"),
@@ -149,6 +149,10 @@ fn while_redis_is_away_everything_is_answered_and_readiness_says_so() {
 
 #[test]
 fn a_redis_that_loads_its_data_says_so_through_weir_and_is_served_afterwards() {
+    if RedisServer::start().compatible_version() < (7, 0) {
+        // It cannot be told to answer while it loads little.
+        return;
+    }
     let mut redis = RedisServer::with(&[
         "--key-load-delay",
         "300",

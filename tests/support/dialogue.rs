@@ -44,6 +44,7 @@ pub fn hear(address: SocketAddr, server: &RedisServer, lines: &[&str], pace: Pac
                 Some(("blocked", count)) => wait_until(first.text, || {
                     server.info("clients", "blocked_clients") == count
                 }),
+                Some(("since", _)) => {}
                 Some(("gone", client)) => drop(clients.remove(client)),
                 _ => panic!("what is {:?}?", first.text),
             }
@@ -129,9 +130,15 @@ fn without_id(reply: &[u8]) -> String {
 
 /// Says each of the dialogues to a Redis and, through a Weir in front of another one that
 /// was started alike, line by line and at once, and panics if anything is heard
-/// differently. The data is flushed before each.
+/// differently. The data is flushed before each. A dialogue that begins with `@since 7.0`
+/// is left out if the servers are older; Valkey counts as what it is compatible with.
 pub fn compare(redis: &RedisServer, behind: &RedisServer, weir: SocketAddr, all: &[&[&str]]) {
+    let version = redis.compatible_version();
     for lines in all {
+        let since = lines[0].strip_prefix("@since ");
+        if since.is_some_and(|since| version < parse_version(since)) {
+            continue;
+        }
         for pace in [Pace::LineByLine, Pace::AtOnce] {
             for server in [redis, behind] {
                 server.command(&["FLUSHALL"]);
@@ -144,4 +151,10 @@ pub fn compare(redis: &RedisServer, behind: &RedisServer, weir: SocketAddr, all:
             );
         }
     }
+}
+
+fn parse_version(text: &str) -> (u32, u32) {
+    let (major, minor) = text.split_once('.').expect("major.minor");
+    let number = |text: &str| text.parse().expect("a number");
+    (number(major), number(minor))
 }

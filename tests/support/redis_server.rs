@@ -116,6 +116,13 @@ impl RedisServer {
         (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
     }
 
+    /// The version of Redis that the server is, or is compatible with, such as `(7, 2)`.
+    pub fn compatible_version(&self) -> (u32, u32) {
+        let version = self.info("server", "redis_version");
+        let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+        (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+    }
+
     /// Whether the server is Valkey and not Redis.
     pub fn is_valkey(&self) -> bool {
         String::from_utf8_lossy(&self.command(&["INFO", "server"])).contains("valkey_version:")

@@ -6,7 +6,6 @@ use std::sync::{Arc, PoisonError};
 use tokio::time::Instant;
 
 use super::{Health, Node, OpenError};
-use crate::backend::budget::Phase;
 
 impl Node {
     pub(super) fn succeeded(&self) {
@@ -25,19 +24,15 @@ impl Node {
     /// The node takes no more clients: Weir goes on with the connections that it has,
     /// and after a pause tries whether there is room again.
     pub(super) fn narrow(self: &Arc<Self>) {
-        let snapshot = self.ledger.snapshot();
-        let count = |phase: Phase| -> usize {
-            let of_kind = snapshot.slots.iter();
-            of_kind.map(|phases| phases[phase.index()]).sum()
-        };
-        let open = count(Phase::Open);
-        if open == 0 {
+        // All but the one that was refused, which is closing. One that closes makes room.
+        let others = self.ledger.snapshot().total().saturating_sub(1);
+        if others == 0 {
             // Nothing to go on with.
             self.failed(&OpenError::Full);
             return;
         }
         self.ledger
-            .set_max_connections((open + count(Phase::Dialling)).min(self.config.max_connections));
+            .set_max_connections(others.min(self.config.max_connections));
         let mut health = self.health();
         if std::mem::replace(&mut health.is_narrow, true) {
             return;
@@ -45,7 +40,7 @@ impl Node {
         let pause = health.crowded.next_pause();
         drop(health);
         tracing::warn!(
-            node = %self.config.address, route = %self.route, open,
+            node = %self.config.address, route = %self.route, others,
             "the node's maxclients is reached: going on with the connections that are open"
         );
         let node = self.clone();

@@ -154,11 +154,8 @@ impl Node {
         else {
             return;
         };
+        facts.learn_hello(hello);
         facts.learn_info(info);
-        if facts.version == (0, 0, 0) {
-            // Whoever may not use INFO may still use HELLO.
-            facts.learn_hello(hello);
-        }
         for config in [config_bulk, config_databases, config_clients] {
             facts.learn_config(config);
         }
