@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
 
 use crate::net::{self, ListenOptions, TuneOptions};
 use crate::session::{Message, Proxy};
@@ -57,8 +58,9 @@ pub fn listen(proxy: &Proxy) -> io::Result<Vec<Listener>> {
     Ok(listeners)
 }
 
-/// Accepts for as long as it runs.
-pub async fn accept(proxy: Arc<Proxy>, listener: Listener) {
+/// Accepts until told to stop. Runs on the first worker, so that with one worker no
+/// other thread has to be woken for a client, and with several only for some.
+pub async fn accept(proxy: Arc<Proxy>, listener: Listener, mut stop: watch::Receiver<bool>) {
     let Listener { socket, route } = listener;
     // SAFETY: the listener owns its descriptor, which stays the same and open until
     // the `AsyncFd` that owns the listener is dropped.
@@ -72,11 +74,15 @@ pub async fn accept(proxy: Arc<Proxy>, listener: Listener) {
     let patience = route_of.config.timeouts.connect * 2;
     let _ = tokio::time::timeout(patience, route_of.node.first_met()).await;
     loop {
-        let Ok(mut ready) = socket.readable().await else {
-            return;
+        let mut ready = tokio::select! {
+            _ = stop.changed() => return,
+            ready = socket.readable() => match ready {
+                Ok(ready) => ready,
+                Err(error) => return tracing::error!(%error, "cannot wait for clients"),
+            },
         };
         for _ in 0..BATCH {
-            match ready.try_io(|socket| socket.get_ref().accept()) {
+            match ready.try_io(|socket| net::accept(socket.get_ref())) {
                 Ok(Ok((client, peer))) => hand_over(&proxy, client, peer, route),
                 Ok(Err(error)) => {
                     if let Some(pause) = net::accept_fault(&error).pause() {

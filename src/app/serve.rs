@@ -1,4 +1,4 @@
-//! Runs Weir: workers on threads of their own; accepting, the admin server and
+//! Runs Weir: workers on threads of their own; the admin server and
 //! signals on the main thread.
 
 use std::io;
@@ -49,19 +49,25 @@ pub fn run(config: Config) -> io::Result<()> {
         ),
         None => None,
     };
+    let (full, closed) = watch::channel(false);
+    let mut doors = Some((listeners, closed));
     for (index, inbox) in inboxes.into_iter().enumerate() {
-        start_worker(index, proxy.clone(), inbox)?;
+        start_worker(index, proxy.clone(), inbox, doors.take())?;
     }
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())?;
-    runtime.block_on(supervise(proxy, listeners, admin))
+    runtime.block_on(supervise(proxy, full, admin))
 }
+
+/// Where clients come in, and when no more do. The first worker has them.
+type Doors = (Vec<accept::Listener>, watch::Receiver<bool>);
 
 fn start_worker(
     index: usize,
     proxy: Arc<Proxy>,
     inbox: mpsc::UnboundedReceiver<Message>,
+    doors: Option<Doors>,
 ) -> io::Result<()> {
     thread::Builder::new()
         .name(format!("worker-{index}"))
@@ -73,7 +79,13 @@ fn start_worker(
                 .build_local(LocalOptions::default())
                 .expect("a runtime needs an epoll descriptor, which was counted");
             runtime.block_on(async move {
-                let worker = Worker::start(index, proxy);
+                let worker = Worker::start(index, proxy.clone());
+                if let Some((listeners, closed)) = doors {
+                    for listener in listeners {
+                        let accepting = accept::accept(proxy.clone(), listener, closed.clone());
+                        tokio::task::spawn_local(accepting);
+                    }
+                }
                 mailbox::receive(worker, inbox).await;
             });
         })?;
@@ -82,7 +94,7 @@ fn start_worker(
 
 async fn supervise(
     proxy: Arc<Proxy>,
-    listeners: Vec<accept::Listener>,
+    full: watch::Sender<bool>,
     admin: Option<AdminServer>,
 ) -> io::Result<()> {
     let mut interrupted = signal(SignalKind::interrupt())?;
@@ -103,18 +115,13 @@ async fn supervise(
         tracing::info!(admin = %admin.local_addr()?, "metrics and health");
         tokio::task::spawn_local(admin.run(stopped.clone()));
     }
-    let accepting: Vec<_> = listeners
-        .into_iter()
-        .map(|listener| tokio::task::spawn_local(accept::accept(proxy.clone(), listener)))
-        .collect();
     tokio::select! {
         _ = interrupted.recv() => {}
         _ = terminated.recv() => {}
     }
     tracing::info!("stopping: no new clients; those that are busy may finish");
-    for task in accepting {
-        task.abort();
-    }
+    // Nobody listens any more if the first worker has ended.
+    let _ = full.send(true);
     for worker in 0..proxy.workers() {
         proxy.send(worker, Message::Drain);
     }

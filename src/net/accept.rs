@@ -6,7 +6,11 @@
 //! 1.28 times the mean, with one acceptor exactly the mean.
 
 use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::time::Duration;
+
+use socket2::SockAddr;
 
 /// How long the acceptor waits after a [`AcceptFault::Exhausted`]: long enough
 /// that trying again costs nothing, short enough that a client which is let in
@@ -17,6 +21,29 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub fn least_loaded(loads: &[u32]) -> usize {
     let smallest = loads.iter().enumerate().min_by_key(|(_, load)| **load);
     smallest.map_or(0, |(index, _)| index)
+}
+
+/// Accepts one client, its socket ready for an event loop: not blocking, closed on
+/// exec. The standard library's `accept` would need another system call for that.
+///
+/// # Errors
+/// The kernel's; [`accept_fault`] says what to make of it.
+pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: `try_init` hands out storage and length that are valid for the kernel to
+    // write an address of any family into, and reads them only after success; the
+    // descriptor that comes back is new and nobody else's.
+    let (client, peer) = unsafe {
+        SockAddr::try_init(|storage, len| {
+            let client = libc::accept4(listener.as_raw_fd(), storage.cast(), len, flags);
+            if client < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(TcpStream::from_raw_fd(client))
+        })?
+    };
+    let peer = peer.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok((client, peer))
 }
 
 /// Whose fault it is that `accept` failed.

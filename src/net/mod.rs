@@ -11,7 +11,7 @@ mod hangup;
 mod listen;
 mod tune;
 
-pub use accept::{AcceptFault, accept_fault, least_loaded};
+pub use accept::{AcceptFault, accept, accept_fault, least_loaded};
 pub use descriptors::{
     ADMIN_CONNECTIONS, DescriptorError, REFUSED_CLIENTS, check_descriptors, needed,
 };

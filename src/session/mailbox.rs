@@ -108,13 +108,8 @@ impl State {
             let _ = (&socket).write(failure::MAX_CLIENTS);
             return self.proxy.lower_load(self.index);
         }
-        // The standard library accepts sockets that block, and with one of those a
-        // client that does not read would stop its whole worker. Fails only for a
-        // client that has gone already.
-        let tuned = socket
-            .set_nonblocking(true)
-            .and_then(|()| TcpStream::from_std(socket));
-        let Ok(socket) = tuned else {
+        // Fails only for a client that has gone already.
+        let Ok(socket) = TcpStream::from_std(socket) else {
             return self.proxy.lower_load(self.index);
         };
         let node = &front.route.node;
