@@ -266,7 +266,8 @@ impl State {
     #[inline]
     pub(super) fn put(&mut self, ticket: Ticket, conn: u32, frame: &[u8], id: u16, marks: Marks) {
         let at = self.clock.now();
-        self.conns[conn as usize].append(
+        let connection = &mut self.conns[conn as usize];
+        connection.append(
             frame,
             Entry {
                 to: ticket,
@@ -276,12 +277,13 @@ impl State {
                 marks,
             },
         );
+        self.memory
+            .add_request(&mut connection.charged, frame.len());
         let session = &mut self.sessions[ticket.slot as usize];
         session.conn = conn;
         session.in_flight += 1;
         session.command = id;
         self.fronts[session.route as usize].metrics.commands.inc();
-        self.recount_conn_memory(conn);
         self.mark_dirty(conn);
     }
 
@@ -450,7 +452,15 @@ impl State {
         let session = &self.sessions[ticket.slot as usize];
         let front = &self.fronts[session.route as usize];
         let server = front.route.node.server_version();
-        let (text, cause) = if command.exists() && command.accepts(request.count()) {
+        let container = front.table.find(request.arg(0).unwrap_or_default(), None);
+        // Before Redis 7 subcommands are looked at only when the command runs.
+        let command = match server.like_redis(7, 0) || !container.exists() {
+            true => command,
+            false => container,
+        };
+        // Valkey asks for the login before anything else.
+        let is_first = server.is_valkey(9, 0);
+        let (text, cause) = if is_first || command.exists() && command.accepts(request.count()) {
             front.route.node.doubt_default_user();
             (failure::NO_AUTH.to_vec(), ErrorCause::NoAuth)
         } else {

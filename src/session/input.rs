@@ -101,6 +101,15 @@ impl State {
         let Some(session) = self.session(ticket) else {
             return;
         };
+        if session
+            .extra
+            .as_ref()
+            .is_some_and(|extra| extra.partial.is_some())
+        {
+            // The request at the front is known to be incomplete, and part of it may be
+            // elsewhere.
+            return;
+        }
         let mut input = std::mem::take(&mut session.input);
         let used = self.take_commands(ticket, &input);
         let Some(session) = self.session(ticket) else {
@@ -204,25 +213,34 @@ impl State {
     #[inline]
     fn take_one(&mut self, ticket: Ticket, rest: &[u8], spans: &mut Vec<Span>) -> Option<usize> {
         let session = &mut self.sessions[ticket.slot as usize];
-        let config = &self.fronts[session.route as usize].route.config;
+        let route = &self.fronts[session.route as usize].route;
+        let clients = &route.config.clients;
         let in_flight = session.in_flight;
-        if in_flight >= config.clients.in_flight_max
-            || session
-                .replies
-                .hold(in_flight, config.clients.output_max / 4)
+        if in_flight >= clients.in_flight_max
+            || session.replies.hold(
+                in_flight,
+                self.memory.client_max.min(clients.output_max / 4),
+            )
             || !session.output.is_empty() && self.reads_too_slowly(ticket)
         {
             self.set_barrier(ticket);
             return None;
         }
-        let limits = self.limits_of(ticket);
         let session = &mut self.sessions[ticket.slot as usize];
+        let limits = RequestLimits {
+            bulk_max: route.node.bulk_max(),
+            args_max: i32::MAX as u64,
+            unauthenticated: session.flags.any(Flags::LOCKED_OUT),
+        };
         match resp::scan_request(rest, &limits, spans) {
             Ok(Scan::Request { len, canonical }) => {
                 if let Some(extra) = &mut session.extra {
                     extra.partial = None;
                     extra.collecting = false;
                     extra.stuck_since = 0;
+                }
+                if !canonical && self.wants_line_ends(ticket) {
+                    return self.protocol_error(ticket, &resp::ProtocolError::InvalidLineEnd);
                 }
                 let request = Request {
                     frame: &rest[..len],
@@ -260,6 +278,11 @@ impl State {
             },
             Err(error) => self.protocol_error(ticket, &error),
         }
+    }
+
+    /// Whether the server looks at the two bytes behind an argument. Redis skips them.
+    fn wants_line_ends(&self, ticket: Ticket) -> bool {
+        self.node_of(ticket).server_version().is_valkey(9, 0)
     }
 
     fn step(

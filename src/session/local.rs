@@ -33,7 +33,11 @@ impl State {
         if !command.exists() && local != Local::Client
             || command.exists() && !command.accepts(request.count())
         {
-            let reply = failure::wrong_arity(&command.name);
+            let session = &self.sessions[ticket.slot as usize];
+            let front = &self.fronts[session.route as usize];
+            let server = front.route.node.server_version();
+            let text = crate::command::refusal(&front.table, request, server);
+            let reply = failure::error_line(text.unwrap_or_default());
             let step = self.answer(ticket, &reply, silent);
             self.count_error(ticket, ErrorCause::Arguments);
             return step;

@@ -27,6 +27,10 @@ const LOG_EVERY: Duration = Duration::from_secs(1);
 pub struct Memory {
     /// What all workers together may hold, in bytes.
     max: usize,
+    /// From here on it is tight, in bytes.
+    tight_at: usize,
+    /// What the replies of one client may take, in bytes.
+    pub client_max: u64,
     /// What this worker's requests may take that are sent or about to be sent.
     requests_max: usize,
     workers: usize,
@@ -37,6 +41,8 @@ pub struct Memory {
     /// What the other workers hold, as of the last tick.
     others: usize,
     logged_at: u64,
+    /// The tick in which there was nobody left to close.
+    gave_up_at: usize,
 }
 
 impl Memory {
@@ -47,12 +53,15 @@ impl Memory {
         let requests_max = (max / 4 / workers).max(4 * 1024 * 1024);
         Memory {
             max,
+            tight_at: max / 4 * 3,
+            client_max: max as u64 / 8,
             requests_max,
             workers,
             clients: 0,
             conns: Held::default(),
             others: 0,
             logged_at: 0,
+            gave_up_at: 0,
         }
     }
 
@@ -68,18 +77,21 @@ impl Memory {
     }
 
     /// Whether clients are to be slowed: three quarters are used.
+    #[inline]
     pub fn is_tight(&self) -> bool {
-        self.total() > self.max / 4 * 3
+        self.total() > self.tight_at
     }
 
     /// How many bytes too many there are, if this worker is one of those that hold
     /// the most. A little more than needed, so that not every further byte costs a client.
+    #[inline]
     fn excess(&self) -> Option<usize> {
         let total = self.total();
-        let is_its_turn = self.held() >= total / self.workers;
-        (total > self.max && is_its_turn).then(|| total - self.max / 16 * 15)
+        let is_too_much = total > self.max && self.held() >= total / self.workers;
+        is_too_much.then(|| total - self.max / 16 * 15)
     }
 
+    #[inline]
     fn total(&self) -> usize {
         self.held() + self.others
     }
@@ -90,6 +102,14 @@ impl Memory {
         self.conns.requests = self.conns.requests + now.requests - before.requests;
         self.conns.memory = self.conns.memory + now.memory - before.memory;
         *before = now;
+    }
+
+    /// A request of `bytes` was put on a connection; what that takes of memory is
+    /// counted when the connection is flushed.
+    #[inline]
+    pub fn add_request(&mut self, charged: &mut Held, bytes: usize) {
+        charged.requests += bytes;
+        self.conns.requests += bytes;
     }
 
     /// A client holds what it holds now; returns by how much that is more, or less.
@@ -157,7 +177,7 @@ impl State {
         let session = &self.sessions[ticket.slot as usize];
         let unread = session.output.len();
         let clients = &self.fronts[session.route as usize].route.config.clients;
-        unread as u64 > clients.output_max / 4
+        unread as u64 > self.memory.client_max.min(clients.output_max / 4)
             || unread > OUTPUT_WHEN_TIGHT && self.memory.is_tight()
     }
 
@@ -166,13 +186,15 @@ impl State {
     /// when nobody is in the middle of something with a session.
     #[inline]
     pub(super) fn make_room(&mut self) {
-        if let Some(excess) = self.memory.excess() {
-            self.close_heaviest(excess);
+        if self.memory.excess().is_some() && self.memory.gave_up_at != self.tick {
+            self.close_heaviest();
         }
     }
 
     #[cold]
-    fn close_heaviest(&mut self, excess: usize) {
+    fn close_heaviest(&mut self) {
+        // The other workers may have made room since the last tick.
+        self.share_memory_accounts();
         let mut heavy: Vec<(usize, Ticket)> = self
             .sessions
             .iter()
@@ -180,21 +202,26 @@ impl State {
             .map(|(slot, session)| (session.charged, session.ticket(slot as u32)))
             .collect();
         heavy.sort_unstable_by_key(|(held, _)| std::cmp::Reverse(*held));
+        let Some(excess) = self.memory.excess() else {
+            return;
+        };
         let before = self.memory.clients;
         for &(_, ticket) in &heavy {
             // What is kept for the next burst goes first.
-            let session = &mut self.sessions[ticket.slot as usize];
-            session.shrink();
-            let change = self.memory.recount_client(session);
-            let metrics = &self.fronts[session.route as usize].metrics;
-            metrics.buffered_bytes.add(change);
+            self.sessions[ticket.slot as usize].shrink();
+            self.recount_memory(ticket);
         }
         for &(_, ticket) in &heavy {
-            if before - self.memory.clients >= excess {
+            if before.saturating_sub(self.memory.clients) >= excess {
                 break;
             }
             self.log_heaviest(ticket);
             self.close(ticket.slot, CloseReason::MemoryLimit);
+        }
+        self.share_memory_accounts();
+        if self.memory.excess().is_some() {
+            // Many hold a little: looking through them all again would free nothing.
+            self.memory.gave_up_at = self.tick;
         }
     }
 
@@ -207,7 +234,7 @@ impl State {
         self.memory.logged_at = now;
         let session = &self.sessions[ticket.slot as usize];
         tracing::warn!(
-            peer = %session.peer, input = session.input.len(), output = session.output.len(),
+            peer = %session.peer, held = session.charged, input = session.input.len(), output = session.output.len(),
             limit = self.memory.max,
             "memory for clients is used up (process.buffer_memory_max): closing those that hold most"
         );

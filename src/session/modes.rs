@@ -82,8 +82,8 @@ impl State {
         let Ok(blocking::Timeout::After(timeout)) = blocking::timeout(command, request) else {
             return None;
         };
-        // Never 0, which would be for ever.
-        let left = timeout.saturating_sub(waited).max(Duration::from_millis(1));
+        // Never 0, which would be for ever; and to Redis 6.2 one millisecond is 0.
+        let left = timeout.saturating_sub(waited).max(Duration::from_millis(2));
         let left = match unit {
             blocking::Unit::Seconds => left.as_secs_f64().to_string(),
             blocking::Unit::Milliseconds => left.as_millis().to_string(),
@@ -184,6 +184,12 @@ impl State {
         row: Row,
         silent: bool,
     ) -> Step {
+        if matches!(sub, Sub::SSubscribe | Sub::SUnsubscribe)
+            && !self.node_of(ticket).server_version().like_redis(7, 0)
+        {
+            // Redis 6 does not know these; it says so itself.
+            return self.forward_on_path(ticket, request, row, silent);
+        }
         let session = &mut self.sessions[ticket.slot as usize];
         let subscribes = matches!(sub, Sub::Subscribe | Sub::PSubscribe | Sub::SSubscribe);
         let extra = session.extra();

@@ -21,7 +21,7 @@ use slab::Slab;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
-use super::client::{Flags, Session};
+use super::client::{Flags, HALTED, Session};
 use super::lanes::Lane;
 use super::links::Link;
 use super::memory::Memory;
@@ -34,7 +34,11 @@ use crate::resp::Span;
 /// One read takes at most this much from a client or a node, in bytes.
 const SCRATCH: usize = 256 * 1024;
 
-/// The same from a client when memory is tight: what it may not go on with is kept.
+/// The same from a client with the first read: it may not be able to go on with all of
+/// it, and what it can not go on with is kept.
+const READ_AT_FIRST: usize = 64 * 1024;
+
+/// The same when memory is tight, or when it is known that the client may not go on.
 const READ_WHEN_TIGHT: usize = 16 * 1024;
 
 /// How often a socket is read before others have their turn.
@@ -240,7 +244,7 @@ impl State {
 
     /// A client's socket is readable.
     fn poll_session(&mut self, ticket: Ticket, cx: &mut Context<'_>) -> Poll<()> {
-        for _ in 0..READS_MAX {
+        for read in 0..READS_MAX {
             let is_tight = self.memory.is_tight();
             let mut scratch = std::mem::take(&mut self.scratch);
             let Some(session) = self.session(ticket) else {
@@ -252,10 +256,11 @@ impl State {
                 self.scratch = scratch;
                 return Poll::Pending;
             }
-            let room = if is_tight {
-                READ_WHEN_TIGHT
-            } else {
-                scratch.len()
+            let room = match read {
+                _ if is_tight => READ_WHEN_TIGHT,
+                _ if session.flags.any(HALTED) => READ_WHEN_TIGHT,
+                0 => READ_AT_FIRST,
+                _ => scratch.len(),
             };
             let mut buffer = ReadBuf::new(&mut scratch[..room]);
             let outcome = Pin::new(&mut session.socket).poll_read(cx, &mut buffer);

@@ -5,7 +5,12 @@ use super::{closed, weir};
 
 const TIMED_OUT: &str = "-ERR weir: upstream timeout, command outcome unknown\r\n";
 
+/// A server on which anybody may use `DEBUG`, as Redis before version 7 always lets them.
 fn debug_redis() -> RedisServer {
+    let server = RedisServer::start();
+    if server.version() < (7, 0) && !server.is_valkey() {
+        return server;
+    }
     RedisServer::with(&["--enable-debug-command", "yes"])
 }
 

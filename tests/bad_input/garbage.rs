@@ -86,7 +86,7 @@ fn whoever_does_not_speak_redis_is_told_so_and_closed() {
     client.send(&tls);
     let answer = client.read_reply();
     assert!(
-        answer.starts_with(b"-ERR unknown command '\x16\x03\x01"),
+        answer.starts_with(b"-ERR unknown command "),
         "{}",
         answer.escape_ascii()
     );
@@ -139,7 +139,7 @@ fn clients_vanish_in_the_middle_of_anything() {
     let value = "v".repeat(200 * KIB);
     weir.client()
         .expect_command(&["SET", "large", &value], "+OK\r\n");
-    let lines: &[&[u8]] = &[
+    let mut lines: Vec<&[u8]> = vec![
         b"",
         b"*",
         b"*2\r\n$3\r\nGE",
@@ -166,9 +166,12 @@ fn clients_vanish_in_the_middle_of_anything() {
         b"AUTH x y\r\n",
         b"INFO\r\nCONFIG GET *\r\n",
         b"CLIENT REPLY OFF\r\nGET large\r\n",
-        b"SCRIPT DEBUG YES\r\n",
         b"QUIT\r\n",
     ];
+    if !redis.is_valkey() {
+        // Valkey 9.1 does not survive the next script of anybody.
+        lines.push(b"SCRIPT DEBUG YES\r\n");
+    }
     for round in 0..9 {
         let gone: Vec<RawClient> = lines
             .iter()
@@ -199,7 +202,7 @@ fn clients_vanish_in_the_middle_of_anything() {
         let mut client = weir.client();
         client.expect_command(&["WATCH", "a"], "+OK\r\n");
         client.expect_command(&["UNWATCH"], "+OK\r\n");
-        client.expect_command(&["BLPOP", "nothing", "0.001"], "*-1\r\n");
+        client.expect_command(&["BLPOP", "nothing", "0.01"], "*-1\r\n");
     }
     bystander.finish();
 }

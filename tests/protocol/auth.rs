@@ -5,9 +5,14 @@ use super::support::{RawClient, RedisServer, encode};
 
 const PASSWORD: &str = "open sesame";
 
-/// Both servers want a password; Weir is not told it.
+/// Both servers want a password; Weir is not told it. It learns what the server is from the
+/// first client that logs in.
 fn locked() -> Pair {
-    Pair::with(&["--requirepass", PASSWORD], "")
+    let pair = Pair::with(&["--requirepass", PASSWORD], "");
+    pair.weir
+        .client()
+        .expect_command(&["AUTH", PASSWORD], "+OK\r\n");
+    pair
 }
 
 /// Both servers have these users besides the default one.
@@ -15,7 +20,7 @@ fn with_users() -> Pair {
     let pair = Pair::start();
     for server in [&pair.redis, &pair.behind] {
         for user in [
-            "alice on >a ~a* &news* +@all -@dangerous -client +client|id",
+            "alice on >a ~a* resetchannels &news* +@all -@dangerous +acl|whoami",
             "bob on nopass ~* &* +@read +auth +hello +select",
             "carol off >c ~* +@all",
             "nobody on >n",
@@ -86,7 +91,6 @@ const BEFORE_LOGIN: &[&str] = &[
     "HELLO 3 AUTH default SESAME; GET nothing",
     "HELLO 2 AUTH default SESAME SETNAME me; CLIENT GETNAME",
     "HELLO 3 AUTH default wrong SETNAME me; AUTH SESAME; CLIENT GETNAME; GET nothing",
-    "AUTH",
     "AUTH a b c",
     "AUTH wrong",
     "AUTH default wrong",
@@ -139,7 +143,10 @@ fn before_the_login_requests_are_small() {
         if input.ends_with(b"x\r\n") {
             pair.same([login.clone(), input.clone()].concat());
         }
-        pair.same([login, encode(&["RESET"]), input].concat());
+        if !pair.redis.is_valkey() {
+            // There they do not come back.
+            pair.same([login, encode(&["RESET"]), input].concat());
+        }
     }
 }
 
@@ -165,7 +172,7 @@ fn users_are_who_redis_says_and_may_do_what_redis_lets_them() {
             "AUTH alice a; PUBLISH news x; PUBLISH other x; SUBSCRIBE other; SUBSCRIBE news1",
             "AUTH alice a; CONFIG GET maxmemory; DEBUG SLEEP 0; SHUTDOWN; INFO server; SAVE",
             "AUTH alice a; EVAL return(1) 0; SELECT 2; SET a 1; GET a; RESET; ACL WHOAMI; GET a",
-            "AUTH nobody n; SELECT 1; HELLO; COMMAND COUNT; RESET",
+            "AUTH nobody n; SELECT 1; HELLO; COMMAND COUNT; QUIT",
             "AUTH bob x; MULTI; SUBSCRIBE x",
             "AUTH bob x; MULTI; GET a; EXEC; WATCH a; UNWATCH; BLPOP a 1; PING; INFO",
         ],

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use super::support::{RawClient, RedisServer, WeirProcess, encode};
 
 /// A command that is sent behind every input, to know that everything before it has been
-/// answered. No server knows it, so that it is answered before a login too.
-const MARKER: &str = "marker";
-const MARKER_REPLY: &[u8] = b"-ERR unknown command 'marker', with args beginning with: \r\n";
+/// answered. Every server says the same to it, before a login and to subscribers too.
+const MARKER: &str = "AUTH";
+const MARKER_REPLY: &[u8] = b"-ERR wrong number of arguments for 'auth' command\r\n";
 
 /// A Redis, and a Weir in front of another one that was started the same way.
 pub struct Pair {
@@ -127,7 +127,8 @@ pub fn hear(address: SocketAddr, input: &[u8]) -> Heard {
     sent.extend(encode(&[MARKER]));
     // A server that has closed already takes no more bytes; what it said is still there.
     let _ = client.try_send(&sent);
-    let (mut bytes, closed) = read_until(&mut client, input, |bytes| bytes.ends_with(MARKER_REPLY));
+    let is_answered = |bytes: &[u8]| bytes.ends_with(MARKER_REPLY);
+    let (mut bytes, closed) = read_until(&mut client, input, is_answered);
     if !closed {
         bytes.truncate(bytes.len() - MARKER_REPLY.len());
     }

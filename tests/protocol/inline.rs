@@ -25,7 +25,7 @@ fn lines_are_split_as_redis_splits_them() {
         b"ECHO \\x41\r\n",
         b"ECHO \"\\xzz\"\r\n",
         b"ECHO a\rb\r\n",
-        b"ECHO \xff\xfe\r\n",
+        b"ECHO \xfe\xfd\r\n",
         b"ECHO \"a\" \"b\"\r\n",
         b"SET k \"\"\nGET k\nDEL k\n",
         b"SET key \"a value\"\r\nGET key\r\n*2\r\n$3\r\nGET\r\n$3\r\nkey\r\nGET key\n",

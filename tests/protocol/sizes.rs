@@ -129,6 +129,30 @@ fn wrong_large_requests_get_the_server_s_error() {
 }
 
 #[test]
+fn replies_may_arrive_in_the_middle_of_a_large_request() {
+    let pair = Pair::with(&[], "[process]\nworkers = 1");
+    let large = "9".repeat(300 * KIB);
+    let talk = |address| {
+        let mut client = RawClient::connect(address);
+        let mut other = RawClient::connect(address);
+        // Weir answers SELECT itself, so this one can not be streamed.
+        let request = encode(&["SELECT", &large]);
+        let mut heard = Vec::new();
+        client.send(encode(&["MULTI"]));
+        client.send(&request[..100 * KIB]);
+        heard.extend(client.read_reply());
+        client.send(&request[100 * KIB..200 * KIB]);
+        other.expect_command(&["PING"], "+PONG\r\n");
+        client.send(&request[200 * KIB..]);
+        heard.extend(client.read_reply());
+        heard.extend(client.command(&["EXEC"]));
+        heard.extend(client.command(&["PING"]));
+        heard.escape_ascii().to_string()
+    };
+    assert_eq!(talk(pair.weir.address()), talk(pair.redis.address()));
+}
+
+#[test]
 fn many_large_values_at_once() {
     let pair = Pair::start();
     let before = pair.weir.resident_bytes();

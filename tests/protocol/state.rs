@@ -226,7 +226,6 @@ fn transactions_are_redis_s_own() {
         "WATCH a; EXEC; DISCARD; MULTI; EXEC",
         "MULTI; BLPOP nothing 0; BRPOPLPUSH nothing b 0; EXEC",
         "MULTI; SAVE; EXEC",
-        "MULTI; SHUTDOWN; EXEC",
         "MULTI; SUBSCRIBE x; DISCARD; PING",
         "MULTI; ECHO x; CONFIG GET maxmemory; EXEC",
         "MULTI; PING; QUIT; EXEC",
