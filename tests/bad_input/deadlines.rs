@@ -71,7 +71,8 @@ fn a_deadline_is_one_caller_s_and_the_connection_stays() {
 #[test]
 fn a_long_reply_that_is_under_way_is_not_mixed_up_with_an_error() {
     let mut redis = debug_redis();
-    let weir = weir(&redis, "workers = 1", "timeouts.request = \"300ms\"");
+    // Long enough for the reply to begin on a machine that is busy with other tests.
+    let weir = weir(&redis, "workers = 1", "timeouts.request = \"3s\"");
     let mut client = weir.client();
     let value = "v".repeat(60_000_000);
     client.expect_command(&["SET", "large", &value], "+OK\r\n");
