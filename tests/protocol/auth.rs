@@ -23,6 +23,7 @@ fn with_users() -> Pair {
             "alice on >a ~a* resetchannels &news* +@all -@dangerous +acl|whoami",
             "bob on nopass ~* &* +@read +auth +hello +select",
             "carol off >c ~* +@all",
+            "dave on >d ~* +@all -client",
             "nobody on >n",
         ] {
             let mut command = vec!["ACL", "SETUSER"];
@@ -173,6 +174,8 @@ fn users_are_who_redis_says_and_may_do_what_redis_lets_them() {
             "AUTH alice a; CONFIG GET maxmemory; DEBUG SLEEP 0; SHUTDOWN; INFO server; SAVE",
             "AUTH alice a; EVAL return(1) 0; SELECT 2; SET a 1; GET a; RESET; ACL WHOAMI; GET a",
             "AUTH nobody n; SELECT 1; HELLO; COMMAND COUNT; QUIT",
+            "AUTH dave d; CLIENT LIST; CLIENT KILL ID 999999; CLIENT UNBLOCK 999999; PING; GET a",
+            "AUTH dave d; MULTI; CLIENT GETNAME; EXEC; PING",
             "AUTH bob x; MULTI; SUBSCRIBE x",
             "AUTH bob x; MULTI; GET a; EXEC; WATCH a; UNWATCH; BLPOP a 1; PING; INFO",
         ],

@@ -204,6 +204,30 @@ fn a_database_is_chosen_as_redis_chooses_it() {
 }
 
 #[test]
+fn commands_about_the_connection() {
+    let pair = Pair::start();
+    let lines = [
+        "READONLY",
+        "READWRITE",
+        "ASKING; GET a",
+        "PING; PING a; PING a b; ECHO; ECHO a; ECHO a b",
+        "READONLY x; READWRITE x; ASKING x",
+        "CLUSTER INFO; GET a",
+        "CLIENT; CLIENT nosuch; CLIENT GETNAME x; CLIENT ID x; CLIENT SETNAME",
+        "CLIENT SETNAME a b; CLIENT SETNAME x; CLIENT GETNAME; CLIENT NO-EVICT x",
+        "CLIENT KILL 1.2.3.4:5; CLIENT KILL ID x; CLIENT KILL ID 0; CLIENT KILL a b",
+        "CLIENT PAUSE x; CLIENT PAUSE -1; CLIENT PAUSE 0 x; CLIENT UNPAUSE x",
+        "CLIENT UNBLOCK; CLIENT UNBLOCK x; CLIENT UNBLOCK 99999999; CLIENT UNBLOCK 1 x",
+        "CLIENT TRACKING; CLIENT TRACKING x; CLIENT TRACKING ON PREFIX a; CLIENT CACHING YES",
+        "CLIENT LIST TYPE x; CLIENT LIST ID x; CLIENT LIST x; CLIENT LIST ID 99999999",
+        "COMMAND COUNT; COMMAND nosuch; COMMAND GETKEYS SET a b; COMMAND GETKEYS x",
+        "CONFIG; CONFIG GET; CONFIG nosuch; CONFIG GET nosuch; CONFIG SET nosuch x",
+    ];
+    same_lines(&pair, &lines);
+    same_step_by_step(&pair, &lines);
+}
+
+#[test]
 fn transactions_are_redis_s_own() {
     let pair = Pair::start();
     let lines = [
