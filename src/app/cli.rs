@@ -1,11 +1,12 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{logging, serve};
+use super::{health, logging, serve};
 use crate::config::{Config, Flags, Mistakes};
 
 /// A configuration with mistakes, or a Weir that could not run.
@@ -80,6 +81,15 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Ask a running Weir whether it is well; exit with 1 if it is not
+    Health {
+        /// Its admin address
+        #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:6390")]
+        admin: SocketAddr,
+        /// Also whether every route has a Redis that can be used
+        #[arg(long)]
+        ready: bool,
+    },
 }
 
 /// Runs the program: reads the command line and does what it says.
@@ -87,6 +97,7 @@ pub fn main() -> ExitCode {
     let Cli { run, command } = Cli::parse();
     match command {
         Some(Command::Check { config }) => check(config),
+        Some(Command::Health { admin, ready }) => tell_health(admin, ready),
         None => match configuration(run) {
             Ok(config) => start(config),
             Err(mistakes) => refuse(&mistakes),
@@ -128,6 +139,23 @@ fn check(path: PathBuf) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(mistakes) => refuse(&mistakes),
+    }
+}
+
+fn tell_health(admin: SocketAddr, ready: bool) -> ExitCode {
+    match health::ask(admin, if ready { "/readyz" } else { "/healthz" }) {
+        Ok(health) if health.ok => {
+            println!("{}", health.text);
+            ExitCode::SUCCESS
+        }
+        Ok(health) => {
+            eprintln!("{}", health.text);
+            ExitCode::from(EXIT_FAILED)
+        }
+        Err(error) => {
+            eprintln!("weir: no answer from {admin}: {error}");
+            ExitCode::from(EXIT_FAILED)
+        }
     }
 }
 

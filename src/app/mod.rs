@@ -2,5 +2,6 @@
 
 mod accept;
 pub mod cli;
+mod health;
 pub mod logging;
 pub mod serve;
