@@ -24,7 +24,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::metrics::{CONTENT_TYPE as EXPOSITION_TYPE, Exposition};
+use super::dump;
+use crate::metrics::{CONTENT_TYPE as EXPOSITION_TYPE, Exposition, Journal};
 use crate::net::{ADMIN_CONNECTIONS, ListenOptions, accept_fault, listen};
 
 /// Connections served at once: a few scrapers, probes and people. More are
@@ -46,6 +47,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
 const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const MARKDOWN: &str = "text/markdown; charset=utf-8";
 
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\n\
     content-length: 21\r\nconnection: close\r\n\r\ntoo many connections\n";
@@ -63,6 +66,8 @@ pub struct Handlers {
     pub sources: Vec<Source>,
     /// For `/readyz`.
     pub ready: Ready,
+    /// For the record and the events.
+    pub journal: Arc<Journal>,
 }
 
 /// An admin server that has its address and waits to be run.
@@ -209,6 +214,24 @@ const PAGES: &[Page] = &[
         about: "200 while every route has a usable backend, else 503 and why",
         answer: readyz,
     },
+    Page {
+        path: "/events.json",
+        method: Method::GET,
+        about: "what happened last, as JSON",
+        answer: events,
+    },
+    Page {
+        path: "/record.json",
+        method: Method::GET,
+        about: "all events and numbers that are kept, as JSON",
+        answer: record_json,
+    },
+    Page {
+        path: "/record.md",
+        method: Method::GET,
+        about: "the same for people, in Markdown",
+        answer: record_markdown,
+    },
 ];
 
 fn answer(handlers: &Handlers, method: &Method, path: &str) -> Answer {
@@ -247,7 +270,7 @@ fn not_allowed(allowed: &[&str]) -> Answer {
 fn index(_: &Handlers) -> Answer {
     let mut list = format!("Weir {}\n\n", env!("CARGO_PKG_VERSION"));
     for page in PAGES {
-        writeln!(list, "{:<5} {:<10} {}", page.method, page.path, page.about)
+        writeln!(list, "{:<5} {:<13} {}", page.method, page.path, page.about)
             .expect("writing to a String cannot fail");
     }
     text(StatusCode::OK, list)
@@ -274,6 +297,23 @@ fn readyz(handlers: &Handlers) -> Answer {
             format!("not ready: {why}\n"),
         ),
     }
+}
+
+/// Events of one answer of `/events.json`.
+const EVENTS_SHOWN: usize = 500;
+
+fn events(handlers: &Handlers) -> Answer {
+    let events = dump::events_json(&handlers.journal, EVENTS_SHOWN);
+    typed(StatusCode::OK, JSON, events)
+}
+
+fn record_json(handlers: &Handlers) -> Answer {
+    typed(StatusCode::OK, JSON, dump::record_json(&handlers.journal))
+}
+
+fn record_markdown(handlers: &Handlers) -> Answer {
+    let page = dump::record_markdown(&handlers.journal);
+    typed(StatusCode::OK, MARKDOWN, page)
 }
 
 fn text(status: StatusCode, body: String) -> Answer {

@@ -3,10 +3,14 @@
 //! It runs beside the workers on the main thread, so a slow scrape costs no
 //! client anything, and it only reads.
 
+mod dump;
 mod http;
 mod process;
+mod recorder;
 mod status;
 
+pub use dump::{event_json, events_json, record_json, record_markdown, sample_json};
 pub use http::{AdminServer, CONNECTIONS_MAX, Handlers, Ready, Source};
 pub use process::expose_process;
+pub use recorder::record;
 pub use status::{expose_backends, readiness};

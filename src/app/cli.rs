@@ -1,12 +1,13 @@
 //! The command line.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{health, logging, serve};
+use super::{fetch, health, logging, serve};
 use crate::config::{Config, Flags, Mistakes};
 
 /// A configuration with mistakes, or a Weir that could not run.
@@ -23,6 +24,9 @@ Examples:
 
   weir check --config weir.toml
       Name every mistake in the file and exit; nothing is started.
+
+  weir record --admin 127.0.0.1:6390 > record.md
+      Keep what happened in a running Weir, for a post-mortem.
 
   WEIR_LOG=info,weir::backend=debug weir --config weir.toml
       Log more about one part of Weir.
@@ -90,6 +94,24 @@ enum Command {
         #[arg(long)]
         ready: bool,
     },
+
+    /// Write out what a running Weir has recorded: events and numbers over time, in UTC
+    Record {
+        /// Where the running Weir serves metrics and health
+        #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:6390")]
+        admin: SocketAddr,
+
+        /// "markdown" for people, "json" for everything that is kept
+        #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Markdown)]
+        format: Format,
+    },
+}
+
+/// How the record is written.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Markdown,
+    Json,
 }
 
 /// Runs the program: reads the command line and does what it says.
@@ -98,6 +120,7 @@ pub fn main() -> ExitCode {
     match command {
         Some(Command::Check { config }) => check(config),
         Some(Command::Health { admin, ready }) => tell_health(admin, ready),
+        Some(Command::Record { admin, format }) => record(admin, format),
         None => match configuration(run) {
             Ok(config) => start(config),
             Err(mistakes) => refuse(&mistakes),
@@ -154,6 +177,21 @@ fn tell_health(admin: SocketAddr, ready: bool) -> ExitCode {
         }
         Err(error) => {
             eprintln!("weir: no answer from {admin}: {error}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+fn record(admin: SocketAddr, format: Format) -> ExitCode {
+    let path = match format {
+        Format::Markdown => "/record.md",
+        Format::Json => "/record.json",
+    };
+    let written = fetch::get(admin, path).and_then(|body| std::io::stdout().write_all(&body));
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weir: http://{admin}{path}: {error}");
             ExitCode::from(EXIT_FAILED)
         }
     }

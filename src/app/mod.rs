@@ -2,6 +2,7 @@
 
 mod accept;
 pub mod cli;
+mod fetch;
 mod health;
 pub mod logging;
 pub mod serve;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::accept;
 use crate::admin::{self, AdminServer, Handlers};
 use crate::config::Config;
-use crate::metrics::Metrics;
+use crate::metrics::{Event, EventKind, Metrics};
 use crate::net;
 use crate::session::{Message, Proxy, Worker, mailbox};
 
@@ -115,11 +115,21 @@ async fn supervise(
         tracing::info!(admin = %admin.local_addr()?, "metrics and health");
         tokio::task::spawn_local(admin.run(stopped.clone()));
     }
-    tokio::select! {
-        _ = interrupted.recv() => {}
-        _ = terminated.recv() => {}
-    }
-    tracing::info!("stopping: no new clients; those that are busy may finish");
+    tokio::task::spawn_local(admin::record(proxy.clone(), stopped.clone()));
+    let started = Event::new(EventKind::Started, env!("CARGO_PKG_VERSION"));
+    proxy.journal.note(started.with("pid", std::process::id()));
+    let signal = tokio::select! {
+        _ = interrupted.recv() => "SIGINT",
+        _ = terminated.recv() => "SIGTERM",
+    };
+    tracing::info!(
+        signal,
+        "stopping: no new clients; those that are busy may finish"
+    );
+    let event = Event::new(EventKind::Draining, signal);
+    proxy
+        .journal
+        .note(event.with("clients", proxy.clients.taken()));
     // Nobody listens any more if the first worker has ended.
     let _ = full.send(true);
     for worker in 0..proxy.workers() {
@@ -152,5 +162,6 @@ fn handlers(proxy: &Arc<Proxy>) -> Handlers {
             Box::new(admin::expose_process),
         ],
         ready: admin::readiness(proxy.clone()),
+        journal: proxy.journal.clone(),
     }
 }

@@ -21,6 +21,7 @@ use super::credential::{Credential, Credentials};
 use super::server::ServerFacts;
 use crate::command::{ServerVersion, Table};
 use crate::config::{Backend, Timeouts};
+use crate::metrics::Journal;
 pub use open::close_politely;
 
 /// Why a connection could not be opened.
@@ -80,6 +81,8 @@ pub struct Node {
     pub ledger: Arc<Ledger>,
     /// Who uses it.
     pub credentials: Credentials,
+    /// Where it is noted what happens to it.
+    pub journal: Arc<Journal>,
     facts: ArcSwap<ServerFacts>,
     table: ArcSwap<Table>,
     learnt: AtomicBool,
@@ -111,7 +114,13 @@ struct Health {
 
 impl Node {
     /// A node that nobody has talked to yet.
-    pub fn new(route: &str, config: &Backend, timeouts: &Timeouts, workers: usize) -> Arc<Node> {
+    pub fn new(
+        route: &str,
+        config: &Backend,
+        timeouts: &Timeouts,
+        workers: usize,
+        journal: &Arc<Journal>,
+    ) -> Arc<Node> {
         let limits = BudgetLimits {
             max_connections: config.max_connections,
             max_shared: config.max_shared,
@@ -132,6 +141,7 @@ impl Node {
             route: route.to_owned(),
             ledger: Ledger::new(limits, workers),
             credentials: Credentials::new(own),
+            journal: journal.clone(),
             bulk_max: AtomicU64::new(facts.proto_max_bulk_len),
             facts: ArcSwap::from_pointee(facts),
             table: ArcSwap::from_pointee(Table::builtin()),

@@ -94,6 +94,17 @@ impl HistogramSnapshot {
         self.counts.iter().sum()
     }
 
+    /// What was counted after `earlier`, a snapshot of the same histogram.
+    #[must_use]
+    pub fn since(&self, earlier: &HistogramSnapshot) -> HistogramSnapshot {
+        HistogramSnapshot {
+            counts: std::array::from_fn(|bucket| {
+                self.counts[bucket].wrapping_sub(earlier.counts[bucket])
+            }),
+            sum_micros: self.sum_micros.wrapping_sub(earlier.sum_micros),
+        }
+    }
+
     /// All times added up, in microseconds.
     pub fn sum_micros(&self) -> u64 {
         self.sum_micros

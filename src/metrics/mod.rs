@@ -8,18 +8,25 @@
 //! Always true: a counter never goes down, a series is never added while the
 //! process runs (labels are the configured routes and the reasons of
 //! [`reason`]), and the cost of counting does not depend on who reads.
+//!
+//! What happens now and then is in the [`Journal`], with numbers over time beside it.
 
 mod counter;
 mod exposition;
 mod families;
 mod histogram;
+mod journal;
 pub mod reason;
+pub mod record;
 mod registry;
+pub mod utc;
 mod worker;
 
 pub use counter::{Counter, CountersBy, Gauge};
 pub use exposition::{CONTENT_TYPE, Exposition, Kind, SERIES_MAX, Value};
 pub use histogram::{BUCKETS, Histogram, HistogramSnapshot};
+pub use journal::{EVENTS_MAX, Event, EventKind, Journal, Latch, Severity};
 pub use reason::{CloseReason, ErrorCause, Reason, RefusedReason, ShedLimit};
+pub use record::{NodeSample, RouteSample, Sample, Samples};
 pub use registry::Metrics;
 pub use worker::WorkerMetrics;

@@ -99,6 +99,10 @@ impl State {
                     NoSlot::Route => RefusedReason::RouteMaxClients,
                 }]
                 .inc();
+                let proxy = &self.proxy;
+                front
+                    .route
+                    .client_refused(limit, &proxy.clients, &proxy.journal);
                 None
             }
         };

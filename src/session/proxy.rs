@@ -14,10 +14,10 @@ use super::failure::Failure;
 use super::links::Batch;
 use super::pause::Pause;
 use super::registry::Kill;
-use crate::admission::ClientSlots;
+use crate::admission::{ClientSlots, NoSlot};
 use crate::backend::{Node, Ticket};
 use crate::config::{self, Config};
-use crate::metrics::{Metrics, WorkerMetrics};
+use crate::metrics::{Event, EventKind, Journal, Latch, Metrics, WorkerMetrics};
 
 /// One named front: its settings, its node, its client slots.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Route {
     pub clients: Arc<ClientSlots>,
     /// What each worker counts on it.
     pub metrics: Vec<Arc<WorkerMetrics>>,
+    /// A client was refused because of this limit, and there is no room to speak of yet.
+    full: [Latch; 2],
 }
 
 /// What all workers share.
@@ -43,6 +45,8 @@ pub struct Proxy {
     pub clients: Arc<ClientSlots>,
     /// All counters.
     pub metrics: Arc<Metrics>,
+    /// What happened.
+    pub journal: Arc<Journal>,
     /// When the process started.
     pub started: Instant,
     mailboxes: Vec<UnboundedSender<Message>>,
@@ -152,6 +156,53 @@ pub enum Message {
     Drain,
 }
 
+/// A limit on clients counts as cleared when this share of it is free again, so that one
+/// client that leaves and the next that comes are not told as its end and beginning.
+const CLEARED_SHARE: usize = 10;
+
+impl Route {
+    /// A client was refused because of `limit`.
+    pub fn client_refused(&self, limit: NoSlot, process: &ClientSlots, journal: &Journal) {
+        if !self.full[limit as usize].set() {
+            return;
+        }
+        let (setting, slots) = self.client_limit(limit, process);
+        tracing::warn!(
+            route = %self.config.name, max = slots.max(),
+            "{setting} is reached: new clients are refused"
+        );
+        let event = Event::new(EventKind::LimitReached, setting).with("max", slots.max());
+        journal.note(event.on(&self.config.name));
+    }
+
+    /// Tells of limits on clients that are no longer reached. To be asked now and then.
+    pub fn look_for_room(&self, process: &ClientSlots, journal: &Journal) {
+        for limit in [NoSlot::Process, NoSlot::Route] {
+            let (setting, slots) = self.client_limit(limit, process);
+            let free = slots.max().saturating_sub(slots.taken());
+            if free == 0 || free < slots.max() / CLEARED_SHARE || !self.full[limit as usize].clear()
+            {
+                continue;
+            }
+            let taken = slots.taken();
+            tracing::info!(route = %self.config.name, taken, "{setting} is no longer reached");
+            let event = Event::new(EventKind::LimitCleared, setting).with("clients", taken);
+            journal.note(event.on(&self.config.name));
+        }
+    }
+
+    fn client_limit<'s>(
+        &'s self,
+        limit: NoSlot,
+        process: &'s ClientSlots,
+    ) -> (&'static str, &'s ClientSlots) {
+        match limit {
+            NoSlot::Process => ("process.max_clients", process),
+            NoSlot::Route => ("clients.max_clients", &self.clients),
+        }
+    }
+}
+
 impl Proxy {
     /// The parts that workers share; each mailbox is one worker's.
     pub fn new(
@@ -161,6 +212,7 @@ impl Proxy {
     ) -> Arc<Proxy> {
         let workers = mailboxes.len();
         let clients = ClientSlots::process(config.process.max_clients);
+        let journal = Arc::new(Journal::new());
         let routes = config
             .routes
             .iter()
@@ -168,11 +220,18 @@ impl Proxy {
             .map(|(index, route)| {
                 let max = route.clients.max_clients;
                 Arc::new(Route {
-                    node: Node::new(&route.name, &route.backend, &route.timeouts, workers),
+                    node: Node::new(
+                        &route.name,
+                        &route.backend,
+                        &route.timeouts,
+                        workers,
+                        &journal,
+                    ),
                     clients: ClientSlots::route(max, &clients),
                     metrics: (0..workers)
                         .map(|worker| metrics.worker(worker, index))
                         .collect(),
+                    full: Default::default(),
                     config: route.clone(),
                 })
             })
@@ -182,6 +241,7 @@ impl Proxy {
             routes,
             clients,
             metrics,
+            journal,
             started: Instant::now(),
             loads: (0..workers).map(|_| AtomicU32::new(0)).collect(),
             held: (0..workers).map(|_| AtomicUsize::new(0)).collect(),

@@ -1,7 +1,7 @@
 //! The admin server over real sockets, spoken to byte by byte.
 
 use super::*;
-use crate::metrics::Metrics;
+use crate::metrics::{Journal, Metrics};
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,6 +28,7 @@ impl Fixture {
                 Box::new(crate::admin::expose_process),
             ],
             ready: Box::new(move || asked.lock().unwrap().clone().map_or(Ok(()), Err)),
+            journal: Arc::new(Journal::new()),
         };
         let server = AdminServer::bind((Ipv4Addr::LOCALHOST, 0).into(), handlers).unwrap();
         let addr = server.local_addr().unwrap();
@@ -283,6 +284,7 @@ fn an_address_that_is_taken_is_known_before_anything_runs() {
     let handlers = || Handlers {
         sources: Vec::new(),
         ready: Box::new(|| Ok(())),
+        journal: Arc::new(Journal::new()),
     };
     let first = AdminServer::bind((Ipv4Addr::LOCALHOST, 0).into(), handlers()).unwrap();
     let second = AdminServer::bind(first.local_addr().unwrap(), handlers());

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use tokio::time::Instant;
 
 use super::{Health, Node, OpenError};
+use crate::metrics::{Event, EventKind};
 
 impl Node {
     pub(super) fn succeeded(&self) {
@@ -14,6 +15,7 @@ impl Node {
             health.backoff.reset();
             health.down = None;
             tracing::info!(node = %self.config.address, route = %self.route, "node is back");
+            self.note(Event::new(EventKind::NodeUp, &*self.config.address));
         }
         let mut health = self.health();
         if !health.is_narrow {
@@ -43,6 +45,8 @@ impl Node {
             node = %self.config.address, route = %self.route, others,
             "the node's maxclients is reached: going on with the connections that are open"
         );
+        let event = Event::new(EventKind::NodeFull, &*self.config.address);
+        self.note(event.with("connections", others));
         let node = self.clone();
         tokio::task::spawn_local(async move {
             tokio::time::sleep(pause).await;
@@ -67,7 +71,12 @@ impl Node {
             tracing::warn!(
                 node = %self.config.address, route = %self.route, "node cannot be used: {error}"
             );
+            self.note(Event::new(EventKind::NodeDown, &*self.config.address).with("why", error));
         }
+    }
+
+    fn note(&self, event: Event) {
+        self.journal.note(event.on(&self.route));
     }
 
     pub(super) fn health(&self) -> std::sync::MutexGuard<'_, Health> {

@@ -1,0 +1,131 @@
+//! The flight recorder: every second a [`Sample`] of what the process does goes into
+//! its journal, and limits that are no longer reached are told.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::metrics::{HistogramSnapshot, Metrics, NodeSample, RouteSample, Sample, utc};
+use crate::session::{Proxy, Route};
+
+/// How often a sample is taken: the finest resolution of the record.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Records until told to stop.
+pub async fn record(proxy: Arc<Proxy>, mut stop: watch::Receiver<bool>) {
+    let mut recorder = Recorder::new(&proxy);
+    let mut interval = tokio::time::interval(EVERY);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = stop.changed() => return,
+            _ = interval.tick() => {}
+        }
+        let sample = recorder.sample(&proxy);
+        proxy.journal.samples().add(sample);
+        for route in &proxy.routes {
+            route.look_for_room(&proxy.clients, &proxy.journal);
+        }
+    }
+}
+
+/// What was counted when the last sample was taken.
+struct Recorder {
+    last: Instant,
+    routes: Vec<Counted>,
+}
+
+#[derive(Clone, Default)]
+struct Counted {
+    accepted: u64,
+    refused: u64,
+    commands: u64,
+    shed: u64,
+    errors: u64,
+    times: HistogramSnapshot,
+}
+
+impl Recorder {
+    fn new(proxy: &Proxy) -> Recorder {
+        let routes = 0..proxy.routes.len();
+        Recorder {
+            last: Instant::now(),
+            routes: routes
+                .map(|route| Counted::of(&proxy.metrics, route))
+                .collect(),
+        }
+    }
+
+    fn sample(&mut self, proxy: &Proxy) -> Sample {
+        let over = self.last.elapsed();
+        self.last = Instant::now();
+        let routes = proxy.routes.iter().enumerate().map(|(index, route)| {
+            let counted = Counted::of(&proxy.metrics, index);
+            let before = std::mem::replace(&mut self.routes[index], counted.clone());
+            route_sample(route, &proxy.metrics, index, &before, &counted)
+        });
+        Sample {
+            routes: routes.collect(),
+            at: utc::unix_millis(SystemTime::now()),
+            over: over.as_millis() as u64,
+        }
+    }
+}
+
+impl Counted {
+    fn of(metrics: &Metrics, route: usize) -> Counted {
+        let total =
+            |pick: fn(&crate::metrics::WorkerMetrics) -> u64| metrics.route_total(route, pick);
+        Counted {
+            accepted: total(|m| m.clients_accepted.get()),
+            refused: total(|m| m.clients_refused.sum()),
+            commands: total(|m| m.commands.get()),
+            shed: total(|m| m.shed.sum()),
+            errors: total(|m| m.errors.sum()),
+            times: metrics.route_times(route, |m| &m.backend_time),
+        }
+    }
+}
+
+fn route_sample(
+    route: &Route,
+    metrics: &Metrics,
+    index: usize,
+    before: &Counted,
+    now: &Counted,
+) -> RouteSample {
+    let ledger = route.node.ledger.snapshot();
+    let times = now.times.since(&before.times);
+    let micros = |q| times.quantile_micros(q).map(narrow);
+    RouteSample {
+        route: (&*route.config.name).into(),
+        clients: narrow(route.clients.taken() as u64),
+        clients_max: narrow(route.clients.max() as u64),
+        connections: narrow(ledger.total() as u64),
+        budget: narrow(ledger.limits.max_connections as u64),
+        in_flight: gauge(metrics.route_total_gauge(index, |m| m.commands_in_flight.get())),
+        waiting: gauge(metrics.route_total_gauge(index, |m| m.commands_waiting.get())),
+        accepted: now.accepted.wrapping_sub(before.accepted),
+        refused: now.refused.wrapping_sub(before.refused),
+        commands: now.commands.wrapping_sub(before.commands),
+        shed: now.shed.wrapping_sub(before.shed),
+        errors: now.errors.wrapping_sub(before.errors),
+        nodes: vec![NodeSample {
+            node: (&*route.node.config.address).into(),
+            up: route.node.is_ready(),
+            p50_us: micros(0.5),
+            p99_us: micros(0.99),
+        }],
+        top: Vec::new(),
+    }
+}
+
+fn narrow(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn gauge(number: i64) -> u32 {
+    u32::try_from(number.max(0)).unwrap_or(u32::MAX)
+}
