@@ -15,8 +15,12 @@ pub mod admission;
 pub mod command;
 pub mod net;
 
-// Floor 2: connections to nodes.
+// Floor 2: connections to nodes, and which of them a command goes to.
 pub mod backend;
+pub mod router;
+
+// Floor 3: keeps the topology true.
+pub mod discovery;
 
 // Floor 4: one client: read, plan, act, answer in order.
 pub mod session;

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::backend::LedgerSnapshot;
 use crate::metrics::{HistogramSnapshot, Metrics, NodeSample, RouteSample, Sample, utc};
 use crate::session::{Proxy, Route};
 
@@ -96,15 +97,22 @@ fn route_sample(
     before: &Counted,
     now: &Counted,
 ) -> RouteSample {
-    let ledger = route.node.ledger.snapshot();
+    let nodes = route.deployment.snapshot();
+    let ledgers: Vec<_> = nodes
+        .nodes
+        .iter()
+        .map(|node| node.ledger.snapshot())
+        .collect();
+    let connections: usize = ledgers.iter().map(LedgerSnapshot::total).sum();
+    let budget: usize = ledgers.iter().map(|it| it.limits.max_connections).sum();
     let times = now.times.since(&before.times);
     let micros = |q| times.quantile_micros(q).map(narrow);
     RouteSample {
         route: (&*route.config.name).into(),
         clients: narrow(route.clients.taken() as u64),
         clients_max: narrow(route.clients.max() as u64),
-        connections: narrow(ledger.total() as u64),
-        budget: narrow(ledger.limits.max_connections as u64),
+        connections: narrow(connections as u64),
+        budget: narrow(budget as u64),
         in_flight: gauge(metrics.route_total_gauge(index, |m| m.commands_in_flight.get())),
         waiting: gauge(metrics.route_total_gauge(index, |m| m.commands_waiting.get())),
         accepted: now.accepted.wrapping_sub(before.accepted),
@@ -112,12 +120,17 @@ fn route_sample(
         commands: now.commands.wrapping_sub(before.commands),
         shed: now.shed.wrapping_sub(before.shed),
         errors: now.errors.wrapping_sub(before.errors),
-        nodes: vec![NodeSample {
-            node: (&*route.node.config.address).into(),
-            up: route.node.is_ready(),
-            p50_us: micros(0.5),
-            p99_us: micros(0.99),
-        }],
+        nodes: nodes
+            .nodes
+            .iter()
+            .map(|node| NodeSample {
+                node: (&*node.config.address).into(),
+                up: node.is_ready(),
+                // Of all nodes of the route together.
+                p50_us: micros(0.5),
+                p99_us: micros(0.99),
+            })
+            .collect(),
         top: Vec::new(),
     }
 }

@@ -1,24 +1,23 @@
 //! What is told about backends: connections against the budget, readiness.
 
 use super::http::Ready;
-use crate::backend::{Kind, LedgerSnapshot, Phase};
+use crate::backend::{Kind, LedgerSnapshot, Node, Phase};
 use crate::metrics::Exposition;
 use crate::metrics::Kind as Metric;
-use crate::session::Proxy;
+use crate::session::{Proxy, Route};
 use std::sync::Arc;
 
 /// Writes what the ledgers count: connections by kind and phase, and what waits.
 pub fn expose_backends(proxy: &Proxy, out: &mut Exposition) {
-    let nodes: Vec<(&str, &str, LedgerSnapshot, usize)> = proxy
-        .routes
+    let all = nodes_of(proxy);
+    let nodes: Vec<(&str, &str, LedgerSnapshot, usize)> = all
         .iter()
-        .map(|route| {
-            let config = &route.node.config;
+        .map(|(route, node)| {
             (
-                &*route.config.name,
-                &*config.address,
-                route.node.ledger.snapshot(),
-                config.max_connections,
+                &**route,
+                &*node.config.address,
+                node.ledger.snapshot(),
+                node.config.max_connections,
             )
         })
         .collect();
@@ -75,12 +74,9 @@ pub fn expose_backends(proxy: &Proxy, out: &mut Exposition) {
         "Whether the node can be used.",
         Metric::Gauge,
     );
-    for route in &proxy.routes {
-        let labels = [
-            ("route", &*route.config.name),
-            ("node", &*route.node.config.address),
-        ];
-        out.sample(&labels, u64::from(route.node.is_ready()));
+    for (route, node) in &all {
+        let labels = [("route", &**route), ("node", &*node.config.address)];
+        out.sample(&labels, u64::from(node.is_ready()));
     }
     out.family(
         "weir_clients_max",
@@ -95,15 +91,26 @@ pub fn expose_backends(proxy: &Proxy, out: &mut Exposition) {
     }
 }
 
+/// Every node, with the name of its route.
+fn nodes_of(proxy: &Proxy) -> Vec<(String, Arc<Node>)> {
+    let of_route = |route: &Arc<Route>| {
+        let name = route.config.name.clone();
+        let nodes = route.deployment.snapshot().nodes.clone();
+        nodes.into_iter().map(move |node| (name.clone(), node))
+    };
+    proxy.routes.iter().flat_map(of_route).collect()
+}
+
 /// Ready when every route has a node that can be used.
 pub fn readiness(proxy: Arc<Proxy>) -> Ready {
     Box::new(move || {
         let down: Vec<String> = proxy
             .routes
             .iter()
-            .filter(|route| !route.node.is_ready())
-            .map(|route| {
-                let why = route.node.last_error();
+            .map(|route| (route, route.deployment.primary()))
+            .filter(|(_, node)| !node.is_ready())
+            .map(|(route, node)| {
+                let why = node.last_error();
                 let why = why.map_or("not reached yet".into(), |error| error.to_string());
                 format!("route {}: {why}", route.config.name)
             })

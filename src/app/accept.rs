@@ -72,7 +72,7 @@ pub async fn accept(proxy: Arc<Proxy>, listener: Listener, mut stop: watch::Rece
     // be told a wrong version, or be let in without a login.
     let route_of = &proxy.routes[route as usize];
     let patience = route_of.config.timeouts.connect * 2;
-    let _ = tokio::time::timeout(patience, route_of.node.first_met()).await;
+    let _ = tokio::time::timeout(patience, route_of.deployment.primary().first_met()).await;
     loop {
         let mut ready = tokio::select! {
             _ = stop.changed() => return,

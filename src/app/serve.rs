@@ -101,7 +101,7 @@ async fn supervise(
     let mut terminated = signal(SignalKind::terminate())?;
     let (stop, stopped) = watch::channel(false);
     for route in &proxy.routes {
-        tokio::task::spawn_local(route.node.clone().keep_learning());
+        tokio::task::spawn_local(route.deployment.clone().run());
         for address in &route.config.listen {
             tracing::info!(
                 route = %route.config.name, listen = %address,

@@ -24,6 +24,6 @@ pub use budget::{
 pub use conn::{Broken, Conn, Held, Io, Mode, Sink, first_bulk};
 pub use credential::{Credential, Credentials, User, UserId};
 pub use entry::{Entry, Marks, Ticket};
-pub use node::{DefaultUser, Node, OpenError, Opened, close_politely};
+pub use node::{DefaultUser, Node, NodeSpec, OpenError, Opened, close_politely};
 pub use ring::Ring;
 pub use server::{Flavour, ServerFacts};

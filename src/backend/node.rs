@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::budget::{BudgetLimits, Ledger, Slot};
-use super::credential::{Credential, Credentials};
+use super::credential::Credentials;
 use super::server::ServerFacts;
 use crate::command::{ServerVersion, Table};
 use crate::config::{Backend, Timeouts};
@@ -68,10 +68,27 @@ pub enum DefaultUser {
     Closed = 2,
 }
 
+/// What tells one node of a deployment from the others.
+#[derive(Debug, Clone)]
+pub struct NodeSpec {
+    /// Names it for as long as the process runs.
+    pub id: u32,
+    /// Where it is: host and port.
+    pub address: String,
+    /// The route that it serves.
+    pub route: String,
+    /// How many workers there are.
+    pub workers: usize,
+    /// Where it is noted what happens to it.
+    pub journal: Arc<Journal>,
+}
+
 /// One Redis node.
 #[derive(Debug)]
 pub struct Node {
-    /// The settings of the backend.
+    /// Names it for as long as the process runs.
+    pub id: u32,
+    /// The settings of the backend, with the address of this node.
     pub config: Backend,
     /// The settings of its route's deadlines.
     pub timeouts: Timeouts,
@@ -80,7 +97,7 @@ pub struct Node {
     /// Counts every connection to it.
     pub ledger: Arc<Ledger>,
     /// Who uses it.
-    pub credentials: Credentials,
+    pub credentials: Arc<Credentials>,
     /// Where it is noted what happens to it.
     pub journal: Arc<Journal>,
     facts: ArcSwap<ServerFacts>,
@@ -115,11 +132,10 @@ struct Health {
 impl Node {
     /// A node that nobody has talked to yet.
     pub fn new(
-        route: &str,
+        spec: NodeSpec,
         config: &Backend,
         timeouts: &Timeouts,
-        workers: usize,
-        journal: &Arc<Journal>,
+        credentials: Arc<Credentials>,
     ) -> Arc<Node> {
         let limits = BudgetLimits {
             max_connections: config.max_connections,
@@ -129,19 +145,20 @@ impl Node {
             max_subscriptions: config.max_subscriptions,
             queue_max: config.lease_queue,
         };
-        let own = config.password.clone().map(|password| {
-            Credential::new(config.username.as_deref().map(str::as_bytes), password)
-        });
         // The seed only has to differ between processes that lose the same node.
-        let seed = u64::from(std::process::id()) << 32 | u64::from(workers as u32);
+        let seed = u64::from(std::process::id()) << 32 | u64::from(spec.workers as u32);
+        let config = Backend {
+            address: spec.address,
+            ..config.clone()
+        };
         let facts = ServerFacts::default();
         Arc::new(Node {
-            config: config.clone(),
+            id: spec.id,
             timeouts: timeouts.clone(),
-            route: route.to_owned(),
-            ledger: Ledger::new(limits, workers),
-            credentials: Credentials::new(own),
-            journal: journal.clone(),
+            route: spec.route,
+            ledger: Ledger::new(limits, spec.workers),
+            credentials,
+            journal: spec.journal,
             bulk_max: AtomicU64::new(facts.proto_max_bulk_len),
             facts: ArcSwap::from_pointee(facts),
             table: ArcSwap::from_pointee(Table::builtin()),
@@ -154,6 +171,7 @@ impl Node {
                 crowded: Backoff::new(config.reconnect_min, config.reconnect_max, !seed),
                 is_narrow: false,
             }),
+            config,
             started: Instant::now(),
             doubted_at: AtomicU64::new(0),
             informed_at: AtomicU64::new(0),

@@ -28,9 +28,9 @@ impl State {
     ) -> Option<Vec<(u32, Row)>> {
         let session = &self.sessions[ticket.slot as usize];
         let front = &self.fronts[session.route as usize];
-        let large = front.route.node.config.large_request as usize;
+        let large = front.node.config.large_request as usize;
         let limits = RequestLimits {
-            bulk_max: front.route.node.bulk_max(),
+            bulk_max: front.node.bulk_max(),
             args_max: i32::MAX as u64,
             unauthenticated: false,
         };
@@ -293,7 +293,6 @@ impl State {
     ) -> Step {
         let session = &self.sessions[ticket.slot as usize];
         let limit = self.fronts[session.route as usize]
-            .route
             .node
             .config
             .large_request as usize;

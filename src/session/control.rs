@@ -91,7 +91,7 @@ impl State {
         let front = &self.fronts[route as usize];
         let metrics = &self.proxy.metrics;
         let index = route as usize;
-        let snapshot = front.route.node.ledger.snapshot();
+        let snapshot = front.node.ledger.snapshot();
         let mut section = format!(
             "# Weir\r\nweir_version:{}\r\nweir_route:{}\r\nweir_workers:{}\r\n\
              weir_backend:{}\r\nweir_backend_ready:{}\r\nweir_clients:{}\r\nweir_max_clients:{}\r\n\
@@ -99,13 +99,13 @@ impl State {
             env!("CARGO_PKG_VERSION"),
             front.route.config.name,
             self.proxy.workers(),
-            front.route.node.config.address,
-            u8::from(front.route.node.is_ready()),
+            front.node.config.address,
+            u8::from(front.node.is_ready()),
             front.route.clients.taken(),
             front.route.clients.max(),
             metrics.route_total(index, |worker| worker.commands.get()),
             snapshot.total(),
-            front.route.node.config.max_connections,
+            front.node.config.max_connections,
         );
         for kind in Kind::ALL {
             section.push_str(&format!(

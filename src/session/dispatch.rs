@@ -431,9 +431,9 @@ impl State {
     /// Whether a client that had to log in may do without by now.
     fn is_let_in(&mut self, ticket: Ticket) -> bool {
         let session = &mut self.sessions[ticket.slot as usize];
-        let route = &self.fronts[session.route as usize].route;
-        let open = route.config.auth.mode == AuthMode::Redis
-            && route.node.default_user() == DefaultUser::Open;
+        let front = &self.fronts[session.route as usize];
+        let open = front.route.config.auth.mode == AuthMode::Redis
+            && front.node.default_user() == DefaultUser::Open;
         if open {
             session.flags.clear(Flags::LOCKED_OUT);
         }
@@ -451,7 +451,7 @@ impl State {
     ) -> Step {
         let session = &self.sessions[ticket.slot as usize];
         let front = &self.fronts[session.route as usize];
-        let server = front.route.node.server_version();
+        let server = front.node.server_version();
         let container = front.table.find(request.arg(0).unwrap_or_default(), None);
         // Before Redis 7 subcommands are looked at only when the command runs.
         let command = match server.like_redis(7, 0) || !container.exists() {
@@ -461,7 +461,7 @@ impl State {
         // Valkey asks for the login before anything else.
         let is_first = server.is_valkey(9, 0);
         let (text, cause) = if is_first || command.exists() && command.accepts(request.count()) {
-            front.route.node.doubt_default_user();
+            front.node.doubt_default_user();
             (failure::NO_AUTH.to_vec(), ErrorCause::NoAuth)
         } else {
             let refusal = command::refusal(&front.table, request, server).unwrap_or_default();

@@ -148,7 +148,7 @@ impl State {
     fn limits_of(&self, ticket: Ticket) -> RequestLimits {
         let session = &self.sessions[ticket.slot as usize];
         RequestLimits {
-            bulk_max: self.fronts[session.route as usize].route.node.bulk_max(),
+            bulk_max: self.fronts[session.route as usize].node.bulk_max(),
             args_max: i32::MAX as u64,
             unauthenticated: session.flags.any(Flags::LOCKED_OUT),
         }
@@ -213,8 +213,8 @@ impl State {
     #[inline]
     fn take_one(&mut self, ticket: Ticket, rest: &[u8], spans: &mut Vec<Span>) -> Option<usize> {
         let session = &mut self.sessions[ticket.slot as usize];
-        let route = &self.fronts[session.route as usize].route;
-        let clients = &route.config.clients;
+        let front = &self.fronts[session.route as usize];
+        let clients = &front.route.config.clients;
         let in_flight = session.in_flight;
         if in_flight >= clients.in_flight_max
             || session.replies.hold(
@@ -228,7 +228,7 @@ impl State {
         }
         let session = &mut self.sessions[ticket.slot as usize];
         let limits = RequestLimits {
-            bulk_max: route.node.bulk_max(),
+            bulk_max: front.node.bulk_max(),
             args_max: i32::MAX as u64,
             unauthenticated: session.flags.any(Flags::LOCKED_OUT),
         };

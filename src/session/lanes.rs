@@ -1,21 +1,25 @@
 //! Which connection a command takes: the worker's connections by partition, how
 //! they are opened, lent out, retired and closed.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::client::{Flags, NONE};
 use super::failure::Failure;
 use super::worker::{ConnTask, State};
 use crate::backend::{
-    Conn, Held, Io, Kind, Mode, OpenError, Opened, Partition, Refused, RefusedBecause, SharedGrant,
-    SharedReady, Slot, Ticket, close_politely,
+    Conn, Held, Io, Kind, Mode, Node, OpenError, Opened, Partition, Refused, RefusedBecause,
+    SharedGrant, SharedReady, Slot, Ticket, close_politely,
 };
 
-/// A worker's connections of one partition.
+/// A worker's connections of one partition to one node.
 #[derive(Debug)]
 pub struct Lane {
     /// Its route.
     pub route: u16,
+    /// The node that its connections are to.
+    pub node: Arc<Node>,
     /// What its connections have in common.
     pub key: Partition,
     /// The connection that plain commands take, or [`NONE`].
@@ -57,20 +61,22 @@ impl State {
         }
         session.flags.clear(Flags::MOVED);
         let (route, key, old) = (session.route, session.partition.clone(), session.lane);
-        let lane = self.find_lane(route, key);
+        let node = self.fronts[route as usize].node.clone();
+        let lane = self.find_lane(route, &node, key);
         self.lanes[lane as usize].sessions += 1;
         self.sessions[ticket.slot as usize].lane = lane;
         self.leave_lane(old);
         lane
     }
 
-    /// The lane of a partition, made if there is none.
-    pub(super) fn find_lane(&mut self, route: u16, key: Partition) -> u32 {
-        if let Some(&lane) = self.lane_index.get(&(route, key.clone())) {
+    /// The lane of a partition to a node, made if there is none.
+    pub(super) fn find_lane(&mut self, route: u16, node: &Arc<Node>, key: Partition) -> u32 {
+        if let Some(&lane) = self.lane_index.get(&(route, node.id, key.clone())) {
             return lane;
         }
         let lane = self.lanes.insert(Lane {
             route,
+            node: node.clone(),
             key: key.clone(),
             conn: NONE,
             control: NONE,
@@ -79,7 +85,7 @@ impl State {
             sessions: 0,
             conns: 0,
         }) as u32;
-        self.lane_index.insert((route, key), lane);
+        self.lane_index.insert((route, node.id, key), lane);
         lane
     }
 
@@ -95,7 +101,8 @@ impl State {
         let unused = &self.lanes[lane as usize];
         if unused.sessions == 0 && unused.conns == 0 {
             let unused = self.lanes.remove(lane as usize);
-            self.lane_index.remove(&(unused.route, unused.key));
+            self.lane_index
+                .remove(&(unused.route, unused.node.id, unused.key));
         }
     }
 
@@ -123,17 +130,14 @@ impl State {
     fn open_shared(&mut self, lane: u32) -> Result<u32, Failure> {
         let now = self.clock.now();
         let Lane {
-            route,
-            key,
-            refused,
-            ..
+            node, key, refused, ..
         } = &self.lanes[lane as usize];
         if let Some((until, error)) = refused
             && now < *until
         {
             return Err(Failure::Open(error.clone()));
         }
-        let node = self.fronts[*route as usize].route.node.clone();
+        let node = node.clone();
         if let Some(error) = node.unavailable() {
             return Err(Failure::Open(error));
         }
@@ -176,7 +180,7 @@ impl State {
     /// Connects and shakes hands, in a task of its own.
     fn dial(&mut self, ticket: Ticket, slot: Slot) {
         let lane = &self.lanes[self.conns[ticket.slot as usize].lane as usize];
-        let node = self.fronts[lane.route as usize].route.node.clone();
+        let node = lane.node.clone();
         let key = lane.key.clone();
         let worker = self.worker();
         tokio::task::spawn_local(async move {
@@ -335,13 +339,15 @@ impl State {
     /// The same for what is answered while a script runs. A new connection could not
     /// select a database then, and these commands have none.
     pub(super) fn control_conn_at_any_time(&mut self, ticket: Ticket) -> Result<u32, Failure> {
+        let own = self.lane_of(ticket);
         let session = &self.sessions[ticket.slot as usize];
         let mut key = session.partition.clone();
         if key.db == 0 && !key.no_touch {
             return self.control_conn(ticket);
         }
         (key.db, key.no_touch) = (0, false);
-        let lane = self.find_lane(session.route, key);
+        let (route, node) = (session.route, self.lanes[own as usize].node.clone());
+        let lane = self.find_lane(route, &node, key);
         let conn = self.control_of(ticket, lane);
         self.drop_lane_if_unused(lane);
         conn
@@ -352,10 +358,7 @@ impl State {
         if control != NONE {
             return Ok(control);
         }
-        let node = self.fronts[self.lanes[lane as usize].route as usize]
-            .route
-            .node
-            .clone();
+        let node = self.lanes[lane as usize].node.clone();
         if let Some(error) = node.unavailable() {
             return Err(Failure::Open(error));
         }

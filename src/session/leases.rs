@@ -2,6 +2,7 @@
 //! it back.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -10,7 +11,9 @@ use super::client::{Answer, Flags, Lease, NONE, Until};
 use super::failure::Failure;
 use super::lanes::refusal;
 use super::worker::State;
-use crate::backend::{Io, Kind, Mode, Opened, Partition, Refused, Slot, Ticket, close_politely};
+use crate::backend::{
+    Io, Kind, Mode, Node, Opened, Partition, Refused, Slot, Ticket, close_politely,
+};
 
 /// How somebody who needs a lease waits for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,10 +70,7 @@ impl State {
             self.hold(ticket, conn, until, false);
             return LeaseWish::Held(conn);
         }
-        let node = self.fronts[self.lanes[lane as usize].route as usize]
-            .route
-            .node
-            .clone();
+        let node = self.lanes[lane as usize].node.clone();
         if let Some(error) = node.unavailable() {
             return LeaseWish::Refused(Failure::Open(error).reply());
         }
@@ -131,7 +131,7 @@ impl State {
         let (keeps_place, gone) = oneshot::channel::<()>();
         session.extra().keeps_place = Some(keeps_place);
         let route = session.route;
-        let node = self.fronts[route as usize].route.node.clone();
+        let node = self.lanes[lane as usize].node.clone();
         self.fronts[route as usize].metrics.leases_waiting.inc();
         let key = self.lanes[lane as usize].key.clone();
         let worker = self.worker();
@@ -155,7 +155,7 @@ impl State {
                     .metrics
                     .lease_wait
                     .record(state.clock.now() - asked_at);
-                state.lease_opened(ticket, (route, key), kind, until, outcome);
+                state.lease_opened(ticket, (route, &node, key), kind, until, outcome);
             });
         });
     }
@@ -163,7 +163,7 @@ impl State {
     fn lease_opened(
         &mut self,
         ticket: Ticket,
-        lane: (u16, Partition),
+        lane: (u16, &Arc<Node>, Partition),
         kind: Kind,
         until: Until,
         outcome: Result<Opened, Failure>,
@@ -171,7 +171,7 @@ impl State {
         let wanted = self.session(ticket).is_some();
         match outcome {
             Ok(opened) if wanted => {
-                let lane = self.find_lane(lane.0, lane.1);
+                let lane = self.find_lane(lane.0, lane.1, lane.2);
                 let conn = self.add_conn(kind, lane);
                 self.opened(conn, Ok(opened));
                 self.hold(ticket, conn.slot, until, true);

@@ -8,6 +8,7 @@ use super::failure::Failure;
 use super::proxy::Message;
 use super::worker::State;
 use crate::backend::{Broken, Conn, Entry, Io, Link as Grant, Marks, Partition, Ticket};
+use crate::router::NodeId;
 
 /// One worker's commands on this worker's connection. A link lives and dies with
 /// one connection: what comes over it later goes back, and never onto another
@@ -38,7 +39,9 @@ pub struct Batch {
     pub conn: Ticket,
     /// Which route.
     pub route: u16,
-    /// Which of the owner's lanes.
+    /// The node that they are for.
+    pub node: NodeId,
+    /// Which of the owner's lanes to it.
     pub key: Partition,
     /// The requests.
     pub bytes: Vec<u8>,
@@ -109,6 +112,7 @@ impl State {
                     generation,
                 },
                 route: lane.route,
+                node: lane.node.id,
                 key: lane.key.clone(),
                 bytes,
                 entries,
@@ -190,7 +194,9 @@ impl State {
             slot: NONE,
             generation: 0,
         };
-        let lane = self.lane_index.get(&(batch.route, batch.key.clone()));
+        let lane = self
+            .lane_index
+            .get(&(batch.route, batch.node, batch.key.clone()));
         let Some(&lane) = lane else { return none };
         let slot = self.lanes[lane as usize].conn;
         match self.conns.get(slot as usize) {

@@ -35,7 +35,7 @@ impl State {
         {
             let session = &self.sessions[ticket.slot as usize];
             let front = &self.fronts[session.route as usize];
-            let server = front.route.node.server_version();
+            let server = front.node.server_version();
             let text = crate::command::refusal(&front.table, request, server);
             let reply = failure::error_line(text.unwrap_or_default());
             let step = self.answer(ticket, &reply, silent);
@@ -181,7 +181,7 @@ impl State {
             }
             AuthMode::Weir => Some(match credentials.among(&front.route.config.auth.users) {
                 true => {
-                    let user = front.route.node.credentials.backend();
+                    let user = front.node.credentials.backend();
                     self.logged_in(ticket, user, credentials.username);
                     Ok(())
                 }
@@ -387,10 +387,16 @@ impl State {
         }
     }
 
-    /// The node behind a session.
+    /// The node that a connection is to.
+    pub(super) fn node_of_conn(&self, conn: u32) -> std::sync::Arc<crate::backend::Node> {
+        let lane = self.conns[conn as usize].lane;
+        self.lanes[lane as usize].node.clone()
+    }
+
+    /// The node that a session's commands go to.
     pub(super) fn node_of(&self, ticket: Ticket) -> std::sync::Arc<crate::backend::Node> {
         let session = &self.sessions[ticket.slot as usize];
-        self.fronts[session.route as usize].route.node.clone()
+        self.fronts[session.route as usize].node.clone()
     }
 
     fn auth_mode(&self, ticket: Ticket) -> AuthMode {

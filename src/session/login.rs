@@ -69,7 +69,7 @@ impl State {
         let session = &mut self.sessions[ticket.slot as usize];
         session.flags.set(Flags::WAITING);
         let route = session.route as usize;
-        let node = self.fronts[route].route.node.clone();
+        let node = self.fronts[route].node.clone();
         let deadline = Instant::now() + node.timeouts.auth;
         let line = match &self.fronts[route].logins {
             Some(line) if !line.is_closed() => line.clone(),

@@ -71,12 +71,11 @@ impl State {
         if !self.conns.contains(index as usize) {
             return;
         }
+        let node = self.node_of_conn(index);
         let mut conn = self.take_conn(index);
-        let route = conn.route;
-        self.fronts[route as usize].route.node.mark_stale();
+        node.mark_stale();
         // Of a link's connection the worker says so that has it.
         if !conn.in_flight.is_empty() && !matches!(conn.io, Io::Link(_)) {
-            let node = &self.fronts[route as usize].route.node;
             tracing::warn!(
                 node = %node.config.address, kind = conn.kind.name(), commands = conn.in_flight.len(),
                 "connection to the node lost: {broken}"
@@ -193,7 +192,7 @@ impl State {
     }
 
     fn closes_on_loss(&self, route: u16) -> bool {
-        self.fronts[route as usize].route.node.config.on_loss == OnLoss::Close
+        self.fronts[route as usize].node.config.on_loss == OnLoss::Close
     }
 
     /// A session's own connection is gone, and with it what Redis kept there.

@@ -116,7 +116,7 @@ impl State {
         let Ok(socket) = TcpStream::from_std(socket) else {
             return self.proxy.lower_load(self.index);
         };
-        let node = &front.route.node;
+        let node = &front.node;
         let mode = front.route.config.auth.mode;
         let user = default_user(node, mode);
         let mut flags = Flags::default();

@@ -15,17 +15,18 @@ use super::links::Batch;
 use super::pause::Pause;
 use super::registry::Kill;
 use crate::admission::{ClientSlots, NoSlot};
-use crate::backend::{Node, Ticket};
+use crate::backend::Ticket;
 use crate::config::{self, Config};
+use crate::discovery::Deployment;
 use crate::metrics::{Event, EventKind, Journal, Latch, Metrics, WorkerMetrics};
 
-/// One named front: its settings, its node, its client slots.
+/// One named front: its settings, its nodes, its client slots.
 #[derive(Debug)]
 pub struct Route {
     /// Its settings.
     pub config: config::Route,
-    /// The node behind it.
-    pub node: Arc<Node>,
+    /// The nodes behind it.
+    pub deployment: Arc<Deployment>,
     /// Its client slots.
     pub clients: Arc<ClientSlots>,
     /// What each worker counts on it.
@@ -220,7 +221,7 @@ impl Proxy {
             .map(|(index, route)| {
                 let max = route.clients.max_clients;
                 Arc::new(Route {
-                    node: Node::new(
+                    deployment: Deployment::new(
                         &route.name,
                         &route.backend,
                         &route.timeouts,

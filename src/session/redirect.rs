@@ -4,6 +4,8 @@
 //! nothing else; what arrives there is handed to the target, on whichever worker
 //! that is.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -15,7 +17,9 @@ use super::lanes::refusal;
 use super::leases::{LeaseWish, Patience};
 use super::proxy::Message;
 use super::worker::State;
-use crate::backend::{Kind, Marks, Mode, OpenError, Opened, Partition, Ticket, close_politely};
+use crate::backend::{
+    Kind, Marks, Mode, Node, OpenError, Opened, Partition, Ticket, close_politely,
+};
 use crate::metrics::CloseReason;
 use crate::resp::{self, Version};
 
@@ -128,14 +132,14 @@ impl State {
                 }),
                 _ => None,
             };
-            worker.enter(|state| state.redirect_checked(ticket, key, exists, receiver));
+            worker.enter(|state| state.redirect_checked(ticket, (&node, key), exists, receiver));
         });
     }
 
     fn redirect_checked(
         &mut self,
         ticket: Ticket,
-        key: Partition,
+        place: (&Arc<Node>, Partition),
         exists: bool,
         receiver: Option<Result<Opened, Failure>>,
     ) {
@@ -145,7 +149,6 @@ impl State {
             }
             return;
         };
-        let route = session.route;
         session.flags.clear(Flags::WAITING);
         let extra = session.extra();
         match receiver {
@@ -155,7 +158,7 @@ impl State {
             Some(Err(failure)) => extra.answer = Some(Answer::NoLease(failure.reply())),
             Some(Ok(opened)) => {
                 extra.redirect_checked = true;
-                self.take_receiver(ticket, (route, key), Ok(opened));
+                self.take_receiver(ticket, place, Ok(opened));
             }
             None => extra.redirect_checked = true,
         }
@@ -165,10 +168,11 @@ impl State {
     fn take_receiver(
         &mut self,
         ticket: Ticket,
-        (route, key): (u16, Partition),
+        (node, key): (&Arc<Node>, Partition),
         opened: Result<Opened, OpenError>,
     ) {
-        let lane = self.find_lane(route, key);
+        let route = self.sessions[ticket.slot as usize].route;
+        let lane = self.find_lane(route, node, key);
         let conn = self.add_conn(Kind::Subscription, lane);
         self.opened(conn, opened);
         let connection = &mut self.conns[conn.slot as usize];

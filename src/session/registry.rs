@@ -256,7 +256,7 @@ impl State {
             return;
         }
         let connection = &self.conns[conn as usize];
-        let node = self.fronts[connection.route as usize].route.node.clone();
+        let node = self.lanes[connection.lane as usize].node.clone();
         let key = self.lanes[connection.lane as usize].key.clone();
         let Some(backend_id) = connection.backend_id else {
             let _ = answer.send(false);

@@ -32,7 +32,7 @@ impl State {
             slot: index,
             generation: conn.generation,
         };
-        let node = self.fronts[conn.route as usize].route.node.clone();
+        let node = self.lanes[conn.lane as usize].node.clone();
         let worker = self.worker();
         tokio::task::spawn_local(async move {
             let answers = node.probe().await;

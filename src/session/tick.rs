@@ -51,8 +51,8 @@ impl State {
     /// Takes over command tables that are newer than this worker's.
     pub(super) fn refresh_tables(&mut self) {
         for front in &mut self.fronts {
-            if !front.route.node.has_table(&front.table) {
-                front.table = front.route.node.table();
+            if !front.node.has_table(&front.table) {
+                front.table = front.node.table();
             }
         }
     }
@@ -73,7 +73,7 @@ impl State {
         }
         let conn = &self.conns[index as usize];
         let front = &self.fronts[conn.route as usize];
-        let config = &front.route.node.config;
+        let config = &front.node.config;
         if conn.is_quiet() && !conn.retiring && !matches!(conn.io, Io::Opening) {
             let idle = Duration::from_micros(now.saturating_sub(conn.progress_at));
             let age = Duration::from_micros(now.saturating_sub(conn.opened_at));
@@ -188,8 +188,7 @@ impl State {
                 return self.close(ticket.slot, CloseReason::ReadTimeout);
             }
             if let Some(lease) = extra.lease
-                && since(lease.idle_since.max(session.active_at))
-                    > front.route.node.config.lease_idle
+                && since(lease.idle_since.max(session.active_at)) > front.node.config.lease_idle
             {
                 return self.lease_expired(ticket, lease);
             }

@@ -117,7 +117,7 @@ impl State {
             return self.hold_back_upload(ticket, conn);
         }
         let limits = RequestLimits {
-            bulk_max: self.fronts[session.route as usize].route.node.bulk_max(),
+            bulk_max: self.fronts[session.route as usize].node.bulk_max(),
             args_max: i32::MAX as u64,
             unauthenticated: false,
         };

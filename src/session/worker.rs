@@ -26,10 +26,11 @@ use super::lanes::Lane;
 use super::links::Link;
 use super::memory::Memory;
 use super::proxy::{Proxy, Route};
-use crate::backend::{Broken, Conn, Partition, Ticket};
+use crate::backend::{Broken, Conn, Node, Partition, Ticket};
 use crate::command::Table;
 use crate::metrics::{CloseReason, WorkerMetrics};
 use crate::resp::Span;
+use crate::router::NodeId;
 
 /// One read takes at most this much from a client or a node, in bytes.
 const SCRATCH: usize = 256 * 1024;
@@ -53,6 +54,8 @@ pub struct Worker {
 pub struct Front {
     /// What all workers share of it.
     pub route: Arc<Route>,
+    /// The node that commands go to: the primary, or the one that was it last.
+    pub node: Arc<Node>,
     /// The command table in force; refreshed when the node's changes.
     pub table: Arc<Table>,
     /// What this worker counts on this route.
@@ -74,7 +77,7 @@ pub struct State {
     pub(super) conns: Slab<Conn>,
     pub(super) conn_generation: u32,
     pub(super) lanes: Slab<Lane>,
-    pub(super) lane_index: HashMap<(u16, Partition), u32>,
+    pub(super) lane_index: HashMap<(u16, NodeId, Partition), u32>,
     pub(super) links: Slab<Link>,
     pub(super) link_index: HashMap<(usize, u32, u32), u32>,
     /// Sessions that can go on with what is in their input.
@@ -134,8 +137,10 @@ impl Worker {
         let fronts = proxy
             .routes
             .iter()
-            .map(|route| Front {
-                table: route.node.table(),
+            .map(|route| (route, route.deployment.primary()))
+            .map(|(route, node)| Front {
+                table: node.table(),
+                node,
                 metrics: route.metrics[index].clone(),
                 route: route.clone(),
                 pause: None,
