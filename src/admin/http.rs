@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::dump;
+use super::overview::Span;
 use crate::metrics::{CONTENT_TYPE as EXPOSITION_TYPE, Exposition, Journal};
 use crate::net::{ADMIN_CONNECTIONS, ListenOptions, accept_fault, listen};
 
@@ -46,6 +47,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The head of a request, at most: what hyper buffers of one.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
+const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const MARKDOWN: &str = "text/markdown; charset=utf-8";
@@ -59,6 +61,9 @@ pub type Source = Box<dyn Fn(&mut Exposition) + Send + Sync>;
 /// Says whether every route has a backend that it can use; if not, why.
 pub type Ready = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// Tells what the page shows.
+pub type Overview = Box<dyn Fn(Span) -> String + Send + Sync>;
+
 /// What the pages tell, asked anew for each request, on the main thread: they
 /// read counters and snapshots and do not wait for anything.
 pub struct Handlers {
@@ -66,6 +71,8 @@ pub struct Handlers {
     pub sources: Vec<Source>,
     /// For `/readyz`.
     pub ready: Ready,
+    /// For the page.
+    pub overview: Overview,
     /// For the record and the events.
     pub journal: Arc<Journal>,
 }
@@ -193,8 +200,32 @@ const PAGES: &[Page] = &[
     Page {
         path: "/",
         method: Method::GET,
+        about: "how it is and how it was, for a browser",
+        answer: page,
+    },
+    Page {
+        path: "/pages",
+        method: Method::GET,
         about: "this list",
         answer: index,
+    },
+    Page {
+        path: "/overview/minutes.json",
+        method: Method::GET,
+        about: "what the page shows, the last ten minutes of it",
+        answer: |handlers| overview(handlers, Span::Minutes),
+    },
+    Page {
+        path: "/overview/hours.json",
+        method: Method::GET,
+        about: "the same with the last six hours",
+        answer: |handlers| overview(handlers, Span::Hours),
+    },
+    Page {
+        path: "/overview/day.json",
+        method: Method::GET,
+        about: "the same with the last day",
+        answer: |handlers| overview(handlers, Span::Day),
     },
     Page {
         path: "/metrics",
@@ -245,7 +276,7 @@ fn answer(handlers: &Handlers, method: &Method, path: &str) -> Answer {
     if at_path.peek().is_none() {
         return text(
             StatusCode::NOT_FOUND,
-            "not found; / lists what there is\n".into(),
+            "not found; /pages lists what there is\n".into(),
         );
     }
     let allowed: Vec<_> = at_path.clone().map(|page| page.method.as_str()).collect();
@@ -270,10 +301,29 @@ fn not_allowed(allowed: &[&str]) -> Answer {
 fn index(_: &Handlers) -> Answer {
     let mut list = format!("Weir {}\n\n", env!("CARGO_PKG_VERSION"));
     for page in PAGES {
-        writeln!(list, "{:<5} {:<13} {}", page.method, page.path, page.about)
+        writeln!(list, "{:<5} {:<22} {}", page.method, page.path, page.about)
             .expect("writing to a String cannot fail");
     }
     text(StatusCode::OK, list)
+}
+
+/// The page is one file and asks nobody but this server.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
+    style-src 'unsafe-inline'; img-src data:; connect-src 'self'; base-uri 'none'; \
+    form-action 'none'; frame-ancestors 'none'";
+
+fn page(_: &Handlers) -> Answer {
+    let mut answer = typed(StatusCode::OK, HTML, include_str!("page.html").into());
+    let headers = answer.headers_mut();
+    headers.insert(
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(PAGE_POLICY),
+    );
+    answer
+}
+
+fn overview(handlers: &Handlers, span: Span) -> Answer {
+    typed(StatusCode::OK, JSON, (handlers.overview)(span))
 }
 
 fn metrics(handlers: &Handlers) -> Answer {

@@ -5,12 +5,14 @@
 
 mod dump;
 mod http;
+mod overview;
 mod process;
 mod recorder;
 mod status;
 
 pub use dump::{event_json, events_json, record_json, record_markdown, sample_json};
-pub use http::{AdminServer, CONNECTIONS_MAX, Handlers, Ready, Source};
+pub use http::{AdminServer, CONNECTIONS_MAX, Handlers, Overview, Ready, Source};
+pub use overview::{Span, overview};
 pub use process::expose_process;
 pub use recorder::record;
 pub use status::{expose_backends, readiness};

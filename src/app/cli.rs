@@ -4,10 +4,11 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{fetch, health, logging, serve};
+use super::{fetch, logging, serve};
 use crate::config::{Config, Flags, Mistakes};
 
 /// A configuration with mistakes, or a Weir that could not run.
@@ -165,21 +166,16 @@ fn check(path: PathBuf) -> ExitCode {
     }
 }
 
+/// A health probe gives up after a second or more, and a Weir that has to be waited for
+/// longer is not well.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A record can be large and the machine busy.
+const RECORD_PATIENCE: Duration = Duration::from_secs(10);
+
 fn tell_health(admin: SocketAddr, ready: bool) -> ExitCode {
-    match health::ask(admin, if ready { "/readyz" } else { "/healthz" }) {
-        Ok(health) if health.ok => {
-            println!("{}", health.text);
-            ExitCode::SUCCESS
-        }
-        Ok(health) => {
-            eprintln!("{}", health.text);
-            ExitCode::from(EXIT_FAILED)
-        }
-        Err(error) => {
-            eprintln!("weir: no answer from {admin}: {error}");
-            ExitCode::from(EXIT_FAILED)
-        }
-    }
+    let path = if ready { "/readyz" } else { "/healthz" };
+    tell(admin, path, HEALTH_PATIENCE)
 }
 
 fn record(admin: SocketAddr, format: Format) -> ExitCode {
@@ -187,8 +183,13 @@ fn record(admin: SocketAddr, format: Format) -> ExitCode {
         Format::Markdown => "/record.md",
         Format::Json => "/record.json",
     };
-    let written = fetch::get(admin, path).and_then(|body| std::io::stdout().write_all(&body));
-    match written {
+    tell(admin, path, RECORD_PATIENCE)
+}
+
+/// Prints what a running Weir answers; exits with 1 if it says no, or nothing.
+fn tell(admin: SocketAddr, path: &str, patience: Duration) -> ExitCode {
+    let told = fetch::get(admin, path, patience);
+    match told.and_then(|body| std::io::stdout().write_all(&body)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weir: http://{admin}{path}: {error}");

@@ -4,21 +4,19 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// For the server to be reached, and for each next piece of its answer.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
 /// The largest answer that is taken, in bytes: far above the record of any process.
 const ANSWER_MAX: u64 = 256 << 20;
 
-/// The body of `GET path`.
+/// The body of `GET path`. The server has `patience` to be reached, and as much for each
+/// next piece of its answer.
 ///
 /// # Errors
 /// What the network says; `InvalidData` for what is no answer of an admin server, and
 /// `Other` with the server's own words when it says no.
-pub(super) fn get(admin: SocketAddr, path: &str) -> io::Result<Vec<u8>> {
-    let mut socket = TcpStream::connect_timeout(&admin, TIMEOUT)?;
-    socket.set_read_timeout(Some(TIMEOUT))?;
-    socket.set_write_timeout(Some(TIMEOUT))?;
+pub(super) fn get(admin: SocketAddr, path: &str, patience: Duration) -> io::Result<Vec<u8>> {
+    let mut socket = TcpStream::connect_timeout(&admin, patience)?;
+    socket.set_read_timeout(Some(patience))?;
+    socket.set_write_timeout(Some(patience))?;
     // As HTTP/1.0 the answer is never in chunks, and ends with the connection.
     write!(
         socket,

@@ -3,6 +3,5 @@
 mod accept;
 pub mod cli;
 mod fetch;
-mod health;
 pub mod logging;
 pub mod serve;

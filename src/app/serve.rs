@@ -154,7 +154,7 @@ async fn supervise(
 }
 
 fn handlers(proxy: &Arc<Proxy>) -> Handlers {
-    let (counters, ledgers) = (proxy.clone(), proxy.clone());
+    let (counters, ledgers, shown) = (proxy.clone(), proxy.clone(), proxy.clone());
     Handlers {
         sources: vec![
             Box::new(move |out| counters.metrics.expose(out)),
@@ -162,6 +162,7 @@ fn handlers(proxy: &Arc<Proxy>) -> Handlers {
             Box::new(admin::expose_process),
         ],
         ready: admin::readiness(proxy.clone()),
+        overview: Box::new(move |span| admin::overview(&shown, span)),
         journal: proxy.journal.clone(),
     }
 }

@@ -27,6 +27,6 @@ pub use exposition::{CONTENT_TYPE, Exposition, Kind, SERIES_MAX, Value};
 pub use histogram::{BUCKETS, Histogram, HistogramSnapshot};
 pub use journal::{EVENTS_MAX, Event, EventKind, Journal, Latch, Severity};
 pub use reason::{CloseReason, ErrorCause, Reason, RefusedReason, ShedLimit};
-pub use record::{NodeSample, RouteSample, Sample, Samples};
+pub use record::{NodeSample, RESOLUTIONS, RouteSample, Sample, Samples};
 pub use registry::Metrics;
 pub use worker::WorkerMetrics;

@@ -1,9 +1,12 @@
 //! All counters of one process: handed out to workers, added up for readers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::counter::CountersBy;
 use super::histogram::{Histogram, HistogramSnapshot};
+use super::reason::Reason;
 use super::worker::WorkerMetrics;
 
 /// The counters of every worker for every route, fixed when the process starts.
@@ -94,6 +97,21 @@ impl Metrics {
     /// When there is no such route.
     pub fn route_total_gauge(&self, route: usize, pick: impl Fn(&WorkerMetrics) -> i64) -> i64 {
         self.routes[route].total_gauge(pick)
+    }
+
+    /// What one route has counted by reason, all workers added up; reasons that have
+    /// never occurred are left out.
+    ///
+    /// # Panics
+    /// When there is no such route.
+    pub fn by_reason<R: Reason, const N: usize>(
+        &self,
+        route: usize,
+        pick: impl Fn(&WorkerMetrics) -> &CountersBy<R, N>,
+    ) -> BTreeMap<&'static str, u64> {
+        let count = |reason: &R| self.route_total(route, |m| pick(m)[*reason].get());
+        let counted = R::ALL.iter().map(|reason| (reason.label(), count(reason)));
+        counted.filter(|(_, count)| *count > 0).collect()
     }
 
     /// One histogram of one route, all workers added up.

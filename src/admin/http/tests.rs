@@ -28,6 +28,7 @@ impl Fixture {
                 Box::new(crate::admin::expose_process),
             ],
             ready: Box::new(move || asked.lock().unwrap().clone().map_or(Ok(()), Err)),
+            overview: Box::new(|span| format!("{{\"span\":{}}}", span as usize)),
             journal: Arc::new(Journal::new()),
         };
         let server = AdminServer::bind((Ipv4Addr::LOCALHOST, 0).into(), handlers).unwrap();
@@ -97,7 +98,7 @@ fn body(answer: &str) -> &str {
 #[tokio::test]
 async fn the_index_lists_every_page_and_every_page_answers() {
     let admin = Fixture::start();
-    let index = admin.ask("GET", "/").await;
+    let index = admin.ask("GET", "/pages").await;
     assert_eq!(status(&index), "200");
     for page in PAGES {
         assert!(body(&index).contains(page.path), "{index}");
@@ -284,6 +285,7 @@ fn an_address_that_is_taken_is_known_before_anything_runs() {
     let handlers = || Handlers {
         sources: Vec::new(),
         ready: Box::new(|| Ok(())),
+        overview: Box::new(|_| String::new()),
         journal: Arc::new(Journal::new()),
     };
     let first = AdminServer::bind((Ipv4Addr::LOCALHOST, 0).into(), handlers()).unwrap();
