@@ -35,7 +35,7 @@ pub fn overview(proxy: &Proxy, span: Span) -> String {
         .map(|(index, route)| {
             let now = latest.as_ref().and_then(|sample| sample.routes.get(index));
             json!({
-                "route": route.config.name,
+                "route": route.name,
                 "now": now.map(now_json),
                 "over": latest.as_ref().map(|sample| seconds(sample.over)),
                 "connections": connections(route),

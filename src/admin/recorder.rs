@@ -108,7 +108,7 @@ fn route_sample(
     let times = now.times.since(&before.times);
     let micros = |q| times.quantile_micros(q).map(narrow);
     RouteSample {
-        route: (&*route.config.name).into(),
+        route: (&*route.name).into(),
         clients: narrow(route.clients.taken() as u64),
         clients_max: narrow(route.clients.max() as u64),
         connections: narrow(connections as u64),
@@ -124,7 +124,7 @@ fn route_sample(
             .nodes
             .iter()
             .map(|node| NodeSample {
-                node: (&*node.config.address).into(),
+                node: (&*node.address).into(),
                 up: node.is_ready(),
                 // Of all nodes of the route together.
                 p50_us: micros(0.5),

@@ -15,9 +15,9 @@ pub fn expose_backends(proxy: &Proxy, out: &mut Exposition) {
         .map(|(route, node)| {
             (
                 &**route,
-                &*node.config.address,
+                &*node.address,
                 node.ledger.snapshot(),
-                node.config.max_connections,
+                node.settings().backend.max_connections,
             )
         })
         .collect();
@@ -75,7 +75,7 @@ pub fn expose_backends(proxy: &Proxy, out: &mut Exposition) {
         Metric::Gauge,
     );
     for (route, node) in &all {
-        let labels = [("route", &**route), ("node", &*node.config.address)];
+        let labels = [("route", &**route), ("node", &*node.address)];
         out.sample(&labels, u64::from(node.is_ready()));
     }
     out.family(
@@ -84,17 +84,14 @@ pub fn expose_backends(proxy: &Proxy, out: &mut Exposition) {
         Metric::Gauge,
     );
     for route in &proxy.routes {
-        out.sample(
-            &[("route", &*route.config.name)],
-            route.clients.max() as u64,
-        );
+        out.sample(&[("route", &*route.name)], route.clients.max() as u64);
     }
 }
 
 /// Every node, with the name of its route.
 fn nodes_of(proxy: &Proxy) -> Vec<(String, Arc<Node>)> {
     let of_route = |route: &Arc<Route>| {
-        let name = route.config.name.clone();
+        let name = route.name.clone();
         let nodes = route.deployment.snapshot().nodes.clone();
         nodes.into_iter().map(move |node| (name.clone(), node))
     };
@@ -112,7 +109,7 @@ pub fn readiness(proxy: Arc<Proxy>) -> Ready {
             .map(|(route, node)| {
                 let why = node.last_error();
                 let why = why.map_or("not reached yet".into(), |error| error.to_string());
-                format!("route {}: {why}", route.config.name)
+                format!("route {}: {why}", route.name)
             })
             .collect();
         if down.is_empty() {

@@ -75,6 +75,11 @@ impl ClientSlots {
         self.max.load(Relaxed)
     }
 
+    /// So many from now on. Those that are taken beyond it stay until they are given back.
+    pub fn set_max(&self, max: usize) {
+        self.max.store(max, Relaxed);
+    }
+
     fn raise(&self) -> bool {
         let max = self.max();
         self.taken

@@ -30,13 +30,14 @@ pub struct Listener {
 pub fn listen(proxy: &Proxy) -> io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for (index, route) in proxy.routes.iter().enumerate() {
-        for address in &route.config.listen {
+        let settings = route.settings();
+        for address in &settings.listen {
             let options = ListenOptions {
-                backlog: route.config.clients.backlog,
+                backlog: settings.clients.backlog,
                 only_v6: false,
             };
             let socket = net::listen(*address, &options).map_err(|error| {
-                let name = &route.config.name;
+                let name = &route.name;
                 io::Error::new(
                     error.kind(),
                     format!("route {name}: cannot listen on {address}: {error}"),
@@ -45,8 +46,8 @@ pub fn listen(proxy: &Proxy) -> io::Result<Vec<Listener>> {
             net::tune(
                 &socket,
                 &TuneOptions {
-                    nodelay: route.config.clients.tcp_nodelay,
-                    keepalive: route.config.clients.tcp_keepalive,
+                    nodelay: settings.clients.tcp_nodelay,
+                    keepalive: settings.clients.tcp_keepalive,
                 },
             )?;
             listeners.push(Listener {
@@ -71,7 +72,7 @@ pub async fn accept(proxy: Arc<Proxy>, listener: Listener, mut stop: watch::Rece
     // Who connects before the backend was asked what it is waits in the backlog: it could
     // be told a wrong version, or be let in without a login.
     let route_of = &proxy.routes[route as usize];
-    let patience = route_of.config.timeouts.connect * 2;
+    let patience = route_of.settings().timeouts.connect * 2;
     let _ = tokio::time::timeout(patience, route_of.deployment.primary().first_met()).await;
     loop {
         let mut ready = tokio::select! {

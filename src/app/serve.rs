@@ -38,7 +38,7 @@ pub fn run(config: Config) -> io::Result<()> {
         (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
     let proxy = Proxy::new(config, metrics, mailboxes);
     let listeners = accept::listen(&proxy)?;
-    let admin = match proxy.config.admin.listen {
+    let admin = match proxy.settings().admin.listen {
         Some(address) => Some(
             AdminServer::bind(address, handlers(&proxy)).map_err(|error| {
                 io::Error::new(
@@ -102,11 +102,12 @@ async fn supervise(
     let (stop, stopped) = watch::channel(false);
     for route in &proxy.routes {
         tokio::task::spawn_local(route.deployment.clone().run());
-        for address in &route.config.listen {
+        let settings = route.settings();
+        for address in &settings.listen {
             tracing::info!(
-                route = %route.config.name, listen = %address,
-                backend = %route.config.backend.address,
-                max_connections = route.config.backend.max_connections,
+                route = %route.name, listen = %address,
+                backend = %settings.backend.address,
+                max_connections = settings.backend.max_connections,
                 max_clients = route.clients.max(), "serving"
             );
         }
@@ -142,7 +143,7 @@ async fn supervise(
     };
     let began = Instant::now();
     tokio::select! {
-        left = timeout(proxy.config.process.drain_timeout, gone) => if left.is_err() {
+        left = timeout(proxy.settings().process.drain_timeout, gone) => if left.is_err() {
             tracing::warn!(clients = proxy.clients.taken(), "drain timeout: leaving with clients");
         },
         _ = interrupted.recv() => tracing::warn!("interrupted again: leaving at once"),

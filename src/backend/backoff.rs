@@ -26,6 +26,12 @@ impl Backoff {
         }
     }
 
+    /// Other pauses from now on; how many failures there were stays.
+    pub fn set_range(&mut self, min: Duration, max: Duration) {
+        self.min = min;
+        self.max = max.max(min);
+    }
+
     /// Another failure: how long to pause now.
     pub fn next_pause(&mut self) -> Duration {
         let doubled = 2u32

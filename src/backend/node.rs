@@ -10,7 +10,7 @@ mod open;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ use super::budget::{BudgetLimits, Ledger, Slot};
 use super::credential::Credentials;
 use super::server::ServerFacts;
 use crate::command::{ServerVersion, Table};
-use crate::config::{Backend, Timeouts};
+use crate::config::{self, Backend};
 use crate::metrics::Journal;
 pub use open::close_politely;
 
@@ -88,10 +88,9 @@ pub struct NodeSpec {
 pub struct Node {
     /// Names it for as long as the process runs.
     pub id: u32,
-    /// The settings of the backend, with the address of this node.
-    pub config: Backend,
-    /// The settings of its route's deadlines.
-    pub timeouts: Timeouts,
+    /// Where it is: host and port.
+    pub address: String,
+    settings: ArcSwap<config::Route>,
     /// The route's name: what the node's own `CLIENT LIST` shows.
     pub route: String,
     /// Counts every connection to it.
@@ -133,28 +132,18 @@ impl Node {
     /// A node that nobody has talked to yet.
     pub fn new(
         spec: NodeSpec,
-        config: &Backend,
-        timeouts: &Timeouts,
+        settings: &Arc<config::Route>,
         credentials: Arc<Credentials>,
     ) -> Arc<Node> {
-        let limits = BudgetLimits {
-            max_connections: config.max_connections,
-            max_shared: config.max_shared,
-            max_leases: config.max_leases,
-            max_blocking: config.max_blocking,
-            max_subscriptions: config.max_subscriptions,
-            queue_max: config.lease_queue,
-        };
+        let config = &settings.backend;
+        let limits = limits(config);
         // The seed only has to differ between processes that lose the same node.
         let seed = u64::from(std::process::id()) << 32 | u64::from(spec.workers as u32);
-        let config = Backend {
-            address: spec.address,
-            ..config.clone()
-        };
         let facts = ServerFacts::default();
         Arc::new(Node {
             id: spec.id,
-            timeouts: timeouts.clone(),
+            address: spec.address,
+            settings: ArcSwap::new(settings.clone()),
             route: spec.route,
             ledger: Ledger::new(limits, spec.workers),
             credentials,
@@ -171,13 +160,35 @@ impl Node {
                 crowded: Backoff::new(config.reconnect_min, config.reconnect_max, !seed),
                 is_narrow: false,
             }),
-            config,
             started: Instant::now(),
             doubted_at: AtomicU64::new(0),
             informed_at: AtomicU64::new(0),
             met: watch::Sender::new(false),
             stale: Notify::new(),
         })
+    }
+
+    /// The settings of its route that are in force.
+    pub fn settings(&self) -> Guard<Arc<config::Route>> {
+        self.settings.load()
+    }
+
+    /// Puts other settings of its route into force: connections that are open stay.
+    pub fn apply(&self, settings: &Arc<config::Route>) {
+        self.settings.store(settings.clone());
+        let backend = &settings.backend;
+        let mut limits = limits(backend);
+        let mut health = self.health();
+        if health.is_narrow {
+            // Until it is tried whether the node has room for more.
+            let narrow = self.ledger.snapshot().limits.max_connections;
+            limits.max_connections = limits.max_connections.min(narrow);
+        }
+        let pauses = (backend.reconnect_min, backend.reconnect_max);
+        health.backoff.set_range(pauses.0, pauses.1);
+        health.crowded.set_range(pauses.0, pauses.1);
+        drop(health);
+        self.ledger.set_limits(limits);
     }
 
     /// Whether `table` is the one in force.
@@ -254,5 +265,16 @@ impl Node {
     /// What was learnt may be out of date: the node was lost, or restarted.
     pub fn mark_stale(&self) {
         self.stale.notify_one();
+    }
+}
+
+fn limits(config: &Backend) -> BudgetLimits {
+    BudgetLimits {
+        max_connections: config.max_connections,
+        max_shared: config.max_shared,
+        max_leases: config.max_leases,
+        max_blocking: config.max_blocking,
+        max_subscriptions: config.max_subscriptions,
+        queue_max: config.lease_queue,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::backend::{Credential, Credentials, Node, NodeSpec};
-use crate::config::{Backend, Timeouts};
+use crate::config::{self, Backend};
 use crate::metrics::Journal;
 use crate::router::{NodeId, Topology};
 
@@ -33,40 +33,51 @@ impl Snapshot {
 /// The nodes behind one route.
 #[derive(Debug)]
 pub struct Deployment {
+    /// The route's settings that are in force.
+    settings: ArcSwap<config::Route>,
+    credentials: Arc<Credentials>,
     current: ArcSwap<Snapshot>,
 }
 
 impl Deployment {
-    /// What stands behind the route of this name; nothing is asked yet.
+    /// What stands behind the route with these settings; nothing is asked yet.
     pub fn new(
-        route: &str,
-        config: &Backend,
-        timeouts: &Timeouts,
+        settings: &Arc<config::Route>,
         workers: usize,
         journal: &Arc<Journal>,
     ) -> Arc<Deployment> {
-        let own = config.password.clone().map(|password| {
-            Credential::new(config.username.as_deref().map(str::as_bytes), password)
-        });
-        let credentials = Arc::new(Credentials::new(own));
+        let credentials = Arc::new(Credentials::new(own_credential(&settings.backend)));
         let node = Node::new(
             NodeSpec {
                 id: 0,
-                address: config.address.clone(),
-                route: route.to_owned(),
+                address: settings.backend.address.clone(),
+                route: settings.name.clone(),
                 workers,
                 journal: journal.clone(),
             },
-            config,
-            timeouts,
-            credentials,
+            settings,
+            credentials.clone(),
         );
         Arc::new(Deployment {
+            settings: ArcSwap::new(settings.clone()),
+            credentials,
             current: ArcSwap::from_pointee(Snapshot {
-                topology: Topology::standalone(node.id, node.config.address.clone()),
+                topology: Topology::standalone(node.id, node.address.clone()),
                 nodes: vec![node],
             }),
         })
+    }
+
+    /// Puts other settings of the route into force; connections that are open stay.
+    pub fn apply(&self, settings: &Arc<config::Route>) {
+        let before = self.settings.swap(settings.clone());
+        let (before, backend) = (&before.backend, &settings.backend);
+        let snapshot = self.snapshot();
+        snapshot.nodes.iter().for_each(|node| node.apply(settings));
+        if (&before.username, &before.password) != (&backend.username, &backend.password) {
+            self.credentials.set_backend(own_credential(backend));
+            snapshot.nodes.iter().for_each(|node| node.mark_stale());
+        }
     }
 
     /// The nodes as of now.
@@ -84,4 +95,11 @@ impl Deployment {
     pub async fn run(self: Arc<Self>) {
         self.primary().keep_learning().await;
     }
+}
+
+/// As whom Weir itself connects.
+fn own_credential(backend: &Backend) -> Option<Credential> {
+    let username = backend.username.as_deref().map(str::as_bytes);
+    let password = backend.password.clone()?;
+    Some(Credential::new(username, password))
 }

@@ -28,7 +28,7 @@ impl State {
     ) -> Option<Vec<(u32, Row)>> {
         let session = &self.sessions[ticket.slot as usize];
         let front = &self.fronts[session.route as usize];
-        let large = front.node.config.large_request as usize;
+        let large = front.config.backend.large_request as usize;
         let limits = RequestLimits {
             bulk_max: front.node.bulk_max(),
             args_max: i32::MAX as u64,
@@ -78,9 +78,7 @@ impl State {
         block: &[(u32, Row)],
         silent: bool,
     ) -> Step {
-        let config = &self.fronts[self.sessions[ticket.slot as usize].route as usize]
-            .route
-            .config;
+        let config = &self.fronts[self.sessions[ticket.slot as usize].route as usize].config;
         let session = &mut self.sessions[ticket.slot as usize];
         // CLIENT REPLY SKIP is for MULTI alone, OFF for all of them.
         let off = session.flags.any(Flags::REPLY_OFF);
@@ -293,8 +291,8 @@ impl State {
     ) -> Step {
         let session = &self.sessions[ticket.slot as usize];
         let limit = self.fronts[session.route as usize]
-            .node
             .config
+            .backend
             .large_request as usize;
         let extra = self.sessions[ticket.slot as usize].extra();
         let Transaction::Queued {

@@ -97,15 +97,15 @@ impl State {
              weir_backend:{}\r\nweir_backend_ready:{}\r\nweir_clients:{}\r\nweir_max_clients:{}\r\n\
              weir_commands:{}\r\nweir_connections:{}\r\nweir_max_connections:{}\r\n",
             env!("CARGO_PKG_VERSION"),
-            front.route.config.name,
+            front.route.name,
             self.proxy.workers(),
-            front.node.config.address,
+            front.node.address,
             u8::from(front.node.is_ready()),
             front.route.clients.taken(),
             front.route.clients.max(),
             metrics.route_total(index, |worker| worker.commands.get()),
             snapshot.total(),
-            front.node.config.max_connections,
+            front.config.backend.max_connections,
         );
         for kind in Kind::ALL {
             section.push_str(&format!(

@@ -432,7 +432,7 @@ impl State {
     fn is_let_in(&mut self, ticket: Ticket) -> bool {
         let session = &mut self.sessions[ticket.slot as usize];
         let front = &self.fronts[session.route as usize];
-        let open = front.route.config.auth.mode == AuthMode::Redis
+        let open = front.config.auth.mode == AuthMode::Redis
             && front.node.default_user() == DefaultUser::Open;
         if open {
             session.flags.clear(Flags::LOCKED_OUT);

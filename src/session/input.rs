@@ -128,7 +128,7 @@ impl State {
     fn is_worth_a_look(&mut self, ticket: Ticket, bytes: &[u8]) -> bool {
         let (limits, request_max) = (self.limits_of(ticket), self.request_max(ticket));
         let session = &mut self.sessions[ticket.slot as usize];
-        let config = &self.fronts[session.route as usize].route.config;
+        let config = &self.fronts[session.route as usize].config;
         let Some(extra) = &mut session.extra else {
             return true;
         };
@@ -157,7 +157,7 @@ impl State {
     /// The most bytes of one request that are collected.
     fn request_max(&self, ticket: Ticket) -> u64 {
         let session = &self.sessions[ticket.slot as usize];
-        let clients = &self.fronts[session.route as usize].route.config.clients;
+        let clients = &self.fronts[session.route as usize].config.clients;
         if session.flags.any(Flags::LOCKED_OUT) {
             clients.unauthenticated_request_max
         } else {
@@ -171,7 +171,7 @@ impl State {
             return;
         };
         let route = session.route as usize;
-        let keep = self.fronts[route].route.config.clients.pipeline_buffer as usize;
+        let keep = self.fronts[route].config.clients.pipeline_buffer as usize;
         let session = &mut self.sessions[ticket.slot as usize];
         let keep = if self.memory.is_tight() { 0 } else { keep };
         if session.flags.any(HALTED) && session.input.len() > keep {
@@ -214,7 +214,7 @@ impl State {
     fn take_one(&mut self, ticket: Ticket, rest: &[u8], spans: &mut Vec<Span>) -> Option<usize> {
         let session = &mut self.sessions[ticket.slot as usize];
         let front = &self.fronts[session.route as usize];
-        let clients = &front.route.config.clients;
+        let clients = &front.config.clients;
         let in_flight = session.in_flight;
         if in_flight >= clients.in_flight_max
             || session.replies.hold(
@@ -310,7 +310,7 @@ impl State {
     ) -> Option<usize> {
         let now = self.clock.now();
         let session = &self.sessions[ticket.slot as usize];
-        let config = &self.fronts[session.route as usize].route.config;
+        let config = &self.fronts[session.route as usize].config;
         let large = needed.max(rest.len() as u64) > config.backend.large_request;
         if rest.len() as u64 > self.request_max(ticket) {
             self.close(ticket.slot, CloseReason::RequestLimit);

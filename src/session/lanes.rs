@@ -151,7 +151,7 @@ impl State {
             SharedGrant::Own(slot) => self.dial(ticket, slot),
             SharedGrant::Link(link) => self.conns[ticket.slot as usize].io = Io::Link(link),
             SharedGrant::Wait(wait) => {
-                let deadline = Instant::now() + node.config.lease_wait;
+                let deadline = Instant::now() + node.settings().backend.lease_wait;
                 let worker = self.worker();
                 tokio::task::spawn_local(async move {
                     let mut wait = wait;

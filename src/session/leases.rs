@@ -81,7 +81,7 @@ impl State {
         if patience == Patience::AtOnce {
             return LeaseWish::NotAtOnce;
         }
-        let deadline = Instant::now() + node.config.lease_wait;
+        let deadline = Instant::now() + node.settings().backend.lease_wait;
         let ledger = node.ledger.clone();
         let slot = async move { ledger.take(kind, deadline).await };
         self.dial_lease(ticket, lane, kind, until, slot);

@@ -174,12 +174,12 @@ impl State {
         }
         let session = &self.sessions[ticket.slot as usize];
         let front = &self.fronts[session.route as usize];
-        match front.route.config.auth.mode {
+        match front.config.auth.mode {
             AuthMode::Redis => {
                 self.begin_login(ticket, credentials, question.to_vec());
                 None
             }
-            AuthMode::Weir => Some(match credentials.among(&front.route.config.auth.users) {
+            AuthMode::Weir => Some(match credentials.among(&front.config.auth.users) {
                 true => {
                     let user = front.node.credentials.backend();
                     self.logged_in(ticket, user, credentials.username);
@@ -401,7 +401,7 @@ impl State {
 
     fn auth_mode(&self, ticket: Ticket) -> AuthMode {
         let session = &self.sessions[ticket.slot as usize];
-        self.fronts[session.route as usize].route.config.auth.mode
+        self.fronts[session.route as usize].config.auth.mode
     }
 
     /// A reply that a session wanted to see before its client does.

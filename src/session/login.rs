@@ -70,7 +70,7 @@ impl State {
         session.flags.set(Flags::WAITING);
         let route = session.route as usize;
         let node = self.fronts[route].node.clone();
-        let deadline = Instant::now() + node.timeouts.auth;
+        let deadline = Instant::now() + node.settings().timeouts.auth;
         let line = match &self.fronts[route].logins {
             Some(line) if !line.is_closed() => line.clone(),
             _ => {

@@ -77,7 +77,7 @@ impl State {
         // Of a link's connection the worker says so that has it.
         if !conn.in_flight.is_empty() && !matches!(conn.io, Io::Link(_)) {
             tracing::warn!(
-                node = %node.config.address, kind = conn.kind.name(), commands = conn.in_flight.len(),
+                node = %node.address, kind = conn.kind.name(), commands = conn.in_flight.len(),
                 "connection to the node lost: {broken}"
             );
         }
@@ -192,7 +192,7 @@ impl State {
     }
 
     fn closes_on_loss(&self, route: u16) -> bool {
-        self.fronts[route as usize].node.config.on_loss == OnLoss::Close
+        self.fronts[route as usize].config.backend.on_loss == OnLoss::Close
     }
 
     /// A session's own connection is gone, and with it what Redis kept there.

@@ -117,7 +117,7 @@ impl State {
             return self.proxy.lower_load(self.index);
         };
         let node = &front.node;
-        let mode = front.route.config.auth.mode;
+        let mode = front.config.auth.mode;
         let user = default_user(node, mode);
         let mut flags = Flags::default();
         if permit.is_none() {

@@ -48,21 +48,30 @@ pub struct Memory {
 impl Memory {
     /// An account of one of `workers`, which may hold `max` bytes together.
     pub fn new(max: usize, workers: usize) -> Memory {
-        // The buffers they are in may be twice as large, and half is for clients. A few
-        // large pipelines have to fit, whatever the number of workers.
-        let requests_max = (max / 4 / workers).max(4 * 1024 * 1024);
-        Memory {
-            max,
-            tight_at: max / 4 * 3,
-            client_max: max as u64 / 8,
-            requests_max,
+        let mut memory = Memory {
+            max: 0,
+            tight_at: 0,
+            client_max: 0,
+            requests_max: 0,
             workers,
             clients: 0,
             conns: Held::default(),
             others: 0,
             logged_at: 0,
             gave_up_at: 0,
-        }
+        };
+        memory.set_max(max);
+        memory
+    }
+
+    /// All workers together may hold `max` bytes from now on.
+    pub fn set_max(&mut self, max: usize) {
+        self.max = max;
+        self.tight_at = max / 4 * 3;
+        self.client_max = max as u64 / 8;
+        // The buffers they are in may be twice as large, and half is for clients. A few
+        // large pipelines have to fit, whatever the number of workers.
+        self.requests_max = (max / 4 / self.workers).max(4 * 1024 * 1024);
     }
 
     /// What this worker holds.
@@ -176,7 +185,7 @@ impl State {
     pub(super) fn reads_too_slowly(&self, ticket: Ticket) -> bool {
         let session = &self.sessions[ticket.slot as usize];
         let unread = session.output.len();
-        let clients = &self.fronts[session.route as usize].route.config.clients;
+        let clients = &self.fronts[session.route as usize].config.clients;
         unread as u64 > self.memory.client_max.min(clients.output_max / 4)
             || unread > OUTPUT_WHEN_TIGHT && self.memory.is_tight()
     }

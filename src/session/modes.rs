@@ -324,7 +324,7 @@ impl State {
     /// `SYNC`, `PSYNC` and what else is no dialogue of requests and replies.
     pub(super) fn tunnel(&mut self, ticket: Ticket, request: &Request<'_>) -> Step {
         let node = self.node_of(ticket);
-        if !node.config.tunnels {
+        if !node.settings().backend.tunnels {
             let failure = Failure::NotSupported {
                 what: "a raw tunnel",
                 setting: "backend.tunnels",

@@ -68,7 +68,7 @@ impl State {
             Written::All => {}
             Written::Failed => self.fail(ticket, CloseReason::ByClient),
             Written::Buffered(waiting) => {
-                let limit = front.route.config.clients.output_max;
+                let limit = front.config.clients.output_max;
                 if waiting as u64 > limit + session.replies.largest() {
                     return self.fail(ticket, CloseReason::OutputLimit);
                 }
@@ -185,7 +185,7 @@ impl State {
 
     fn must_hold_back(&mut self, ticket: Ticket) -> bool {
         let session = &self.sessions[ticket.slot as usize];
-        let config = &self.fronts[session.route as usize].route.config;
+        let config = &self.fronts[session.route as usize].config;
         let unwritten = session
             .lease()
             .and_then(|conn| self.conns.get(conn as usize))
@@ -328,7 +328,7 @@ impl SessionSink<'_> {
             }
             Written::Buffered(waiting) => {
                 // One reply may be as large as it is: only the rest counts.
-                let limit = self.front.route.config.clients.output_max;
+                let limit = self.front.config.clients.output_max;
                 if waiting as u64 > limit + session.replies.largest() {
                     session
                         .extra()

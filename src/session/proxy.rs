@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -23,8 +24,9 @@ use crate::metrics::{Event, EventKind, Journal, Latch, Metrics, WorkerMetrics};
 /// One named front: its settings, its nodes, its client slots.
 #[derive(Debug)]
 pub struct Route {
-    /// Its settings.
-    pub config: config::Route,
+    /// Its name, in logs and metrics.
+    pub name: String,
+    settings: ArcSwap<config::Route>,
     /// The nodes behind it.
     pub deployment: Arc<Deployment>,
     /// Its client slots.
@@ -38,8 +40,7 @@ pub struct Route {
 /// What all workers share.
 #[derive(Debug)]
 pub struct Proxy {
-    /// The settings.
-    pub config: Config,
+    settings: ArcSwap<Config>,
     /// The routes, in the order of the settings.
     pub routes: Vec<Arc<Route>>,
     /// Client slots of the whole process.
@@ -162,6 +163,18 @@ pub enum Message {
 const CLEARED_SHARE: usize = 10;
 
 impl Route {
+    /// The settings in force. Workers keep a copy of their own for what is asked often.
+    pub fn settings(&self) -> Arc<config::Route> {
+        self.settings.load_full()
+    }
+
+    fn apply(&self, settings: config::Route) {
+        let settings = Arc::new(settings);
+        self.clients.set_max(settings.clients.max_clients);
+        self.deployment.apply(&settings);
+        self.settings.store(settings);
+    }
+
     /// A client was refused because of `limit`.
     pub fn client_refused(&self, limit: NoSlot, process: &ClientSlots, journal: &Journal) {
         if !self.full[limit as usize].set() {
@@ -169,11 +182,11 @@ impl Route {
         }
         let (setting, slots) = self.client_limit(limit, process);
         tracing::warn!(
-            route = %self.config.name, max = slots.max(),
+            route = %self.name, max = slots.max(),
             "{setting} is reached: new clients are refused"
         );
         let event = Event::new(EventKind::LimitReached, setting).with("max", slots.max());
-        journal.note(event.on(&self.config.name));
+        journal.note(event.on(&self.name));
     }
 
     /// Tells of limits on clients that are no longer reached. To be asked now and then.
@@ -186,9 +199,9 @@ impl Route {
                 continue;
             }
             let taken = slots.taken();
-            tracing::info!(route = %self.config.name, taken, "{setting} is no longer reached");
+            tracing::info!(route = %self.name, taken, "{setting} is no longer reached");
             let event = Event::new(EventKind::LimitCleared, setting).with("clients", taken);
-            journal.note(event.on(&self.config.name));
+            journal.note(event.on(&self.name));
         }
     }
 
@@ -220,25 +233,21 @@ impl Proxy {
             .enumerate()
             .map(|(index, route)| {
                 let max = route.clients.max_clients;
+                let settings = Arc::new(route.clone());
                 Arc::new(Route {
-                    deployment: Deployment::new(
-                        &route.name,
-                        &route.backend,
-                        &route.timeouts,
-                        workers,
-                        &journal,
-                    ),
+                    name: route.name.clone(),
+                    deployment: Deployment::new(&settings, workers, &journal),
                     clients: ClientSlots::route(max, &clients),
                     metrics: (0..workers)
                         .map(|worker| metrics.worker(worker, index))
                         .collect(),
                     full: Default::default(),
-                    config: route.clone(),
+                    settings: ArcSwap::new(settings),
                 })
             })
             .collect();
         Arc::new(Proxy {
-            config,
+            settings: ArcSwap::from_pointee(config),
             routes,
             clients,
             metrics,
@@ -249,6 +258,37 @@ impl Proxy {
             mailboxes,
             next_client_id: AtomicU64::new(1),
         })
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<Config> {
+        self.settings.load_full()
+    }
+
+    /// Whether `settings` are those in force.
+    pub fn has_settings(&self, settings: &Arc<Config>) -> bool {
+        std::ptr::eq(Arc::as_ptr(settings), Arc::as_ptr(&self.settings.load()))
+    }
+
+    /// Puts other settings into force, with the same routes and for what can change
+    /// while Weir runs; workers take them over within a tick.
+    ///
+    /// # Panics
+    /// When the routes are not the same.
+    pub fn apply(&self, config: Config) {
+        let names = |routes: &mut dyn Iterator<Item = &String>| -> Vec<String> {
+            routes.cloned().collect()
+        };
+        assert_eq!(
+            names(&mut config.routes.iter().map(|route| &route.name)),
+            names(&mut self.routes.iter().map(|route| &route.name)),
+            "routes come and go by a restart only"
+        );
+        self.clients.set_max(config.process.max_clients);
+        for (route, settings) in self.routes.iter().zip(&config.routes) {
+            route.apply(settings.clone());
+        }
+        self.settings.store(Arc::new(config));
     }
 
     /// How many workers there are.

@@ -119,7 +119,7 @@ impl State {
             keys: None,
             answer,
         });
-        let deadline = Instant::now() + node.config.lease_wait;
+        let deadline = Instant::now() + node.settings().backend.lease_wait;
         let worker = self.worker();
         tokio::task::spawn_local(async move {
             for other in others {

@@ -63,7 +63,7 @@ impl State {
             .in_flight
             .front()
             .is_some_and(|head| head.marks.any(Marks::SLOW));
-        let timeouts = &self.fronts[route as usize].route.config.timeouts;
+        let timeouts = &self.fronts[route as usize].config.timeouts;
         let limit = if slow {
             timeouts.slow_request
         } else {

@@ -17,6 +17,7 @@ impl State {
     pub(super) fn on_tick(&mut self) {
         self.end_pauses();
         self.refresh_tables();
+        self.refresh_settings();
         self.tick += 1;
         for index in self.conn_indices() {
             self.tick_conn(index);
@@ -57,6 +58,19 @@ impl State {
         }
     }
 
+    /// Takes over settings that were changed while Weir runs.
+    fn refresh_settings(&mut self) {
+        if self.proxy.has_settings(&self.settings) {
+            return;
+        }
+        self.settings = self.proxy.settings();
+        let buffer_max = self.settings.process.buffer_memory_max as usize;
+        self.memory.set_max(buffer_max);
+        for front in &mut self.fronts {
+            front.config = front.route.settings();
+        }
+    }
+
     fn conn_indices(&self) -> Vec<u32> {
         self.conns.iter().map(|(index, _)| index as u32).collect()
     }
@@ -73,7 +87,7 @@ impl State {
         }
         let conn = &self.conns[index as usize];
         let front = &self.fronts[conn.route as usize];
-        let config = &front.node.config;
+        let config = &front.config.backend;
         if conn.is_quiet() && !conn.retiring && !matches!(conn.io, Io::Opening) {
             let idle = Duration::from_micros(now.saturating_sub(conn.progress_at));
             let age = Duration::from_micros(now.saturating_sub(conn.opened_at));
@@ -110,7 +124,7 @@ impl State {
     fn expire_requests(&mut self, index: u32) {
         let now = self.clock.now();
         let conn = &self.conns[index as usize];
-        let timeouts = &self.fronts[conn.route as usize].route.config.timeouts;
+        let timeouts = &self.fronts[conn.route as usize].config.timeouts;
         let limits = (
             timeouts.request.as_micros() as u64,
             timeouts.slow_request.as_micros() as u64,
@@ -169,8 +183,8 @@ impl State {
         let session = &self.sessions[ticket.slot as usize];
         let front = &self.fronts[session.route as usize];
         let since = |at: u64| Duration::from_micros(now.saturating_sub(at));
-        let clients = &front.route.config.clients;
-        let timeouts = &front.route.config.timeouts;
+        let clients = &front.config.clients;
+        let timeouts = &front.config.timeouts;
         if let Some(extra) = &session.extra {
             if extra.close_at != 0 && now >= extra.close_at {
                 return self.close(ticket.slot, CloseReason::Refused);
@@ -188,7 +202,7 @@ impl State {
                 return self.close(ticket.slot, CloseReason::ReadTimeout);
             }
             if let Some(lease) = extra.lease
-                && since(lease.idle_since.max(session.active_at)) > front.node.config.lease_idle
+                && since(lease.idle_since.max(session.active_at)) > front.config.backend.lease_idle
             {
                 return self.lease_expired(ticket, lease);
             }

@@ -28,6 +28,7 @@ use super::memory::Memory;
 use super::proxy::{Proxy, Route};
 use crate::backend::{Broken, Conn, Node, Partition, Ticket};
 use crate::command::Table;
+use crate::config::{self, Config};
 use crate::metrics::{CloseReason, WorkerMetrics};
 use crate::resp::Span;
 use crate::router::NodeId;
@@ -56,6 +57,8 @@ pub struct Front {
     pub route: Arc<Route>,
     /// The node that commands go to: the primary, or the one that was it last.
     pub node: Arc<Node>,
+    /// The route's settings; refreshed when they change.
+    pub config: Arc<config::Route>,
     /// The command table in force; refreshed when the node's changes.
     pub table: Arc<Table>,
     /// What this worker counts on this route.
@@ -72,6 +75,8 @@ pub struct State {
     /// Which worker this is.
     pub index: usize,
     pub(super) proxy: Arc<Proxy>,
+    /// The settings of the whole process; refreshed when they change.
+    pub(super) settings: Arc<Config>,
     pub(super) fronts: Vec<Front>,
     pub(super) sessions: Slab<Session>,
     pub(super) conns: Slab<Conn>,
@@ -140,6 +145,7 @@ impl Worker {
             .map(|route| (route, route.deployment.primary()))
             .map(|(route, node)| Front {
                 table: node.table(),
+                config: route.settings(),
                 node,
                 metrics: route.metrics[index].clone(),
                 route: route.clone(),
@@ -148,13 +154,15 @@ impl Worker {
             })
             .collect();
         let start = proxy.started;
-        let buffer_max = proxy.config.process.buffer_memory_max as usize;
+        let settings = proxy.settings();
+        let buffer_max = settings.process.buffer_memory_max as usize;
         let memory = Memory::new(buffer_max, proxy.workers());
         let worker = Rc::new_cyclic(|me| Worker {
             state: RefCell::new(State {
                 me: me.clone(),
                 index,
                 proxy,
+                settings,
                 fronts,
                 sessions: Slab::new(),
                 conns: Slab::new(),

@@ -16,7 +16,7 @@ impl Node {
     /// Whether the node answers on a connection of its own, whatever it says: a
     /// node that runs a long script says `-BUSY`, and that is an answer.
     pub async fn probe(&self) -> bool {
-        let deadline = Instant::now() + self.timeouts.connect;
+        let deadline = Instant::now() + self.settings().timeouts.connect;
         let asked = async {
             let slot = self.ledger.take(Kind::Probe, deadline).await.ok()?;
             let mut socket = self.dial().await.ok()?;
@@ -77,7 +77,7 @@ impl Node {
 
     /// One question on a connection of its own; the beginning of the answer.
     async fn ask(self: &Arc<Self>, key: &Partition, question: &[&[u8]]) -> Option<Vec<u8>> {
-        let deadline = Instant::now() + self.timeouts.connect;
+        let deadline = Instant::now() + self.settings().timeouts.connect;
         let slot = self.ledger.take(Kind::Control, deadline).await.ok()?;
         let Opened {
             mut socket, slot, ..

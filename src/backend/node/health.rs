@@ -14,8 +14,8 @@ impl Node {
             let mut health = self.health();
             health.backoff.reset();
             health.down = None;
-            tracing::info!(node = %self.config.address, route = %self.route, "node is back");
-            self.note(Event::new(EventKind::NodeUp, &*self.config.address));
+            tracing::info!(node = %self.address, route = %self.route, "node is back");
+            self.note(Event::new(EventKind::NodeUp, &*self.address));
         }
         let mut health = self.health();
         if !health.is_narrow {
@@ -34,7 +34,7 @@ impl Node {
             return;
         }
         self.ledger
-            .set_max_connections(others.min(self.config.max_connections));
+            .set_max_connections(others.min(self.settings().backend.max_connections));
         let mut health = self.health();
         if std::mem::replace(&mut health.is_narrow, true) {
             return;
@@ -42,10 +42,10 @@ impl Node {
         let pause = health.crowded.next_pause();
         drop(health);
         tracing::warn!(
-            node = %self.config.address, route = %self.route, others,
+            node = %self.address, route = %self.route, others,
             "the node's maxclients is reached: going on with the connections that are open"
         );
-        let event = Event::new(EventKind::NodeFull, &*self.config.address);
+        let event = Event::new(EventKind::NodeFull, &*self.address);
         self.note(event.with("connections", others));
         let node = self.clone();
         tokio::task::spawn_local(async move {
@@ -56,7 +56,8 @@ impl Node {
 
     pub(super) fn widen(&self) {
         self.health().is_narrow = false;
-        self.ledger.set_max_connections(self.config.max_connections);
+        self.ledger
+            .set_max_connections(self.settings().backend.max_connections);
     }
 
     pub(super) fn failed(&self, error: &OpenError) {
@@ -69,9 +70,9 @@ impl Node {
         self.mark_stale();
         if first {
             tracing::warn!(
-                node = %self.config.address, route = %self.route, "node cannot be used: {error}"
+                node = %self.address, route = %self.route, "node cannot be used: {error}"
             );
-            self.note(Event::new(EventKind::NodeDown, &*self.config.address).with("why", error));
+            self.note(Event::new(EventKind::NodeDown, &*self.address).with("why", error));
         }
     }
 

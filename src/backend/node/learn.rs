@@ -83,7 +83,7 @@ impl Node {
     }
 
     async fn learn(self: &Arc<Self>) -> Result<(), OpenError> {
-        if self.default_user() != DefaultUser::Open && self.config.password.is_some() {
+        if self.default_user() != DefaultUser::Open && self.settings().backend.password.is_some() {
             // Whether clients need a login of their own is seen from a fresh
             // connection without one.
             match self.open_plain(UserId::NOBODY).await {
@@ -100,23 +100,23 @@ impl Node {
             Err(OpenError::Refused(text)) => {
                 // Without a login of Weir's own the node tells nothing; the built-in
                 // table serves.
-                if self.config.password.is_none() && text.starts_with("NOAUTH") {
+                if self.settings().backend.password.is_none() && text.starts_with("NOAUTH") {
                     self.default_user.store(DefaultUser::Closed as u8, Relaxed);
                 }
-                tracing::info!(node = %self.config.address, "the node tells nothing: {text}");
+                tracing::info!(node = %self.address, "the node tells nothing: {text}");
                 self.learnt.store(true, Relaxed);
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
-        if self.config.password.is_none() {
+        if self.settings().backend.password.is_none() {
             self.default_user.store(DefaultUser::Open as u8, Relaxed);
         }
         self.learn_on(opened).await
     }
 
     async fn learn_on(&self, mut opened: Opened) -> Result<(), OpenError> {
-        let deadline = Instant::now() + self.timeouts.connect;
+        let deadline = Instant::now() + self.settings().timeouts.connect;
         let answers = timeout_at(deadline, ask(&mut opened.socket)).await;
         close_politely(opened.socket, Some(opened.slot));
         let why = match answers {
@@ -132,7 +132,7 @@ impl Node {
     }
 
     async fn slot(&self) -> Result<Slot, OpenError> {
-        let deadline = Instant::now() + self.config.lease_wait;
+        let deadline = Instant::now() + self.settings().backend.lease_wait;
         self.ledger
             .take(Kind::Control, deadline)
             .await
@@ -160,7 +160,7 @@ impl Node {
             facts.learn_config(config);
         }
         tracing::info!(
-            node = %self.config.address, route = %self.route,
+            node = %self.address, route = %self.route,
             version = ?facts.version, flavour = ?facts.flavour, "node is known"
         );
         self.bulk_max.store(facts.proto_max_bulk_len, Relaxed);

@@ -24,7 +24,7 @@ impl Node {
     /// [`OpenError`]; one that is about the node and not about this user holds off
     /// further attempts for a while.
     pub async fn open(self: &Arc<Self>, key: &Partition, slot: Slot) -> Result<Opened, OpenError> {
-        let deadline = Instant::now() + self.timeouts.connect;
+        let deadline = Instant::now() + self.settings().timeouts.connect;
         let Some(mut user) = self.credentials.get(key.user) else {
             // The last session of this user has gone, and with it the credential.
             return Err(OpenError::Refused("NOAUTH Authentication required.".into()));
@@ -154,7 +154,7 @@ impl Node {
             Ok(fresh) => fresh,
             Err(error) => {
                 tracing::warn!(
-                    node = %self.config.address, route = %self.route,
+                    node = %self.address, route = %self.route,
                     "the node refuses the password, and it cannot be read again: {error}"
                 );
                 return None;
@@ -165,7 +165,7 @@ impl Node {
             return None;
         }
         tracing::info!(
-            node = %self.config.address, route = %self.route,
+            node = %self.address, route = %self.route,
             "the node refused the password; it was read again and has changed"
         );
         self.credentials.set_backend(Some(fresh));
@@ -178,24 +178,22 @@ impl Node {
     /// As [`Node::open`].
     pub async fn dial(&self) -> Result<TcpStream, OpenError> {
         let options = net::DialOptions {
-            timeout: self.timeouts.connect,
-            keepalive: self.config.tcp_keepalive,
+            timeout: self.settings().timeouts.connect,
+            keepalive: self.settings().backend.tcp_keepalive,
             // By then every plain command on it has met its deadline. Not sooner: the
             // kernel counts a server as dead, too, that is alive and reads nothing
             // because of a long script.
-            user_timeout: self.timeouts.request + self.timeouts.stall,
+            user_timeout: self.settings().timeouts.request + self.settings().timeouts.stall,
         };
-        net::dial(&self.config.address, &options)
-            .await
-            .map_err(|error| {
-                let error = OpenError::Unreachable(error.to_string());
-                self.failed(&error);
-                error
-            })
+        net::dial(&self.address, &options).await.map_err(|error| {
+            let error = OpenError::Unreachable(error.to_string());
+            self.failed(&error);
+            error
+        })
     }
 
     pub(super) fn unreachable(&self, why: &str) -> OpenError {
-        OpenError::Unreachable(format!("{}: {why}", self.config.address))
+        OpenError::Unreachable(format!("{}: {why}", self.address))
     }
 
     /// A failed handshake in the words that Redis uses for it.
