@@ -5,6 +5,7 @@
 
 mod dump;
 mod http;
+mod node_status;
 mod overview;
 mod process;
 mod recorder;
@@ -12,6 +13,7 @@ mod status;
 
 pub use dump::{event_json, events_json, record_json, record_markdown, sample_json};
 pub use http::{AdminServer, CONNECTIONS_MAX, Handlers, Overview, Ready, Source};
+pub use node_status::expose_nodes;
 pub use overview::{Span, overview};
 pub use process::expose_process;
 pub use recorder::record;

@@ -156,10 +156,12 @@ async fn supervise(
 
 fn handlers(proxy: &Arc<Proxy>) -> Handlers {
     let (counters, ledgers, shown) = (proxy.clone(), proxy.clone(), proxy.clone());
+    let nodes = proxy.clone();
     Handlers {
         sources: vec![
             Box::new(move |out| counters.metrics.expose(out)),
             Box::new(move |out| admin::expose_backends(&ledgers, out)),
+            Box::new(move |out| admin::expose_nodes(&nodes, out)),
             Box::new(admin::expose_process),
         ],
         ready: admin::readiness(proxy.clone()),

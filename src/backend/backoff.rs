@@ -56,12 +56,12 @@ impl Backoff {
 /// Marsaglia's xorshift64*: enough to spread pauses, not for secrets. Ten lines
 /// instead of a dependency.
 #[derive(Debug, Clone)]
-struct Xorshift {
+pub(super) struct Xorshift {
     state: u64,
 }
 
 impl Xorshift {
-    fn new(seed: u64) -> Xorshift {
+    pub(super) fn new(seed: u64) -> Xorshift {
         // Small seeds (0, 1, 2) would give small, similar first numbers: one step of
         // splitmix64 spreads them. Its result is 0 for a single seed; 0 never moves.
         let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -73,7 +73,7 @@ impl Xorshift {
     }
 
     /// Evenly from 0 (included) to 1 (not).
-    fn next_fraction(&mut self) -> f64 {
+    pub(super) fn next_fraction(&mut self) -> f64 {
         self.state ^= self.state >> 12;
         self.state ^= self.state << 25;
         self.state ^= self.state >> 27;

@@ -21,6 +21,7 @@ use tokio::task::AbortHandle;
 
 use super::budget::{Kind, Link, Slot};
 use super::entry::{Entry, Marks, Ticket};
+use super::node::Gate;
 use super::ring::Ring;
 use crate::resp::{ReplyScanner, Version};
 pub use exclusive::first_bulk;
@@ -94,6 +95,14 @@ pub struct Conn {
     /// When the node last sent something, or the first command was appended to
     /// an empty queue: what stall detection measures from.
     pub progress_at: u64,
+    /// When the node last sent something over it; 0 if it never did.
+    pub heard_at: u64,
+    /// Whether its node gets commands.
+    pub gate: Gate,
+    /// Replies that came over it since somebody counted, and the time they took.
+    pub answers: u64,
+    /// Microseconds that the node took for those.
+    pub answer_micros: u64,
     /// No new commands: closes when the last reply has arrived.
     pub retiring: bool,
     /// Its state may have changed: closes instead of being used again.
@@ -162,6 +171,10 @@ impl Conn {
             in_flight: VecDeque::new(),
             opened_at: now,
             progress_at: now,
+            heard_at: 0,
+            gate: Gate::default(),
+            answers: 0,
+            answer_micros: 0,
             retiring: false,
             dirty: false,
             queued: false,
@@ -235,7 +248,10 @@ impl Conn {
                 return;
             };
             let of_batch = batch.count.min(count);
-            sink.took(now.saturating_sub(batch.at), of_batch);
+            let micros = now.saturating_sub(batch.at);
+            sink.took(micros, of_batch);
+            self.answers += u64::from(of_batch);
+            self.answer_micros += micros * u64::from(of_batch);
             batch.count -= of_batch;
             count -= of_batch;
             if batch.count == 0 {
@@ -349,6 +365,7 @@ impl Conn {
     /// When the bytes cannot be the replies to what was sent.
     pub fn receive<S: Sink>(&mut self, input: &[u8], now: u64, sink: &mut S) -> Result<(), Broken> {
         self.progress_at = now;
+        self.heard_at = now;
         let before = self.in_flight.len();
         let outcome = match self.mode {
             Mode::Shared => self.receive_shared(input, sink),

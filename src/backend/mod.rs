@@ -14,6 +14,7 @@ mod entry;
 pub mod handshake;
 mod node;
 mod own;
+mod pace;
 mod ring;
 pub mod server;
 
@@ -24,6 +25,8 @@ pub use budget::{
 pub use conn::{Broken, Conn, Held, Io, Mode, Sink, first_bulk};
 pub use credential::{Credential, Credentials, User, UserId};
 pub use entry::{Entry, Marks, Ticket};
-pub use node::{DefaultUser, Node, NodeSpec, OpenError, Opened, close_politely};
+pub use node::{
+    DefaultUser, Gate, Node, NodeCounters, NodeSpec, OpenError, Opened, close_politely,
+};
 pub use ring::Ring;
 pub use server::{Flavour, ServerFacts};

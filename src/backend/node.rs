@@ -3,9 +3,11 @@
 //! be reached. Shared by all workers; the hot path reads two atomics of it.
 
 mod ask;
+mod gate;
 mod health;
 mod learn;
 mod open;
+mod probing;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -15,13 +17,15 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
 use super::budget::{BudgetLimits, Ledger, Slot};
 use super::credential::Credentials;
 use super::server::ServerFacts;
+use crate::admission::Trip;
 use crate::command::{ServerVersion, Table};
 use crate::config::{self, Backend};
 use crate::metrics::Journal;
+pub use gate::Gate;
+use health::Condition;
 pub use open::close_politely;
 
 /// Why a connection could not be opened.
@@ -104,9 +108,25 @@ pub struct Node {
     learnt: AtomicBool,
     bulk_max: AtomicU64,
     default_user: AtomicU8,
-    down: AtomicBool,
-    health: Mutex<Health>,
+    /// Whether connections to it get commands.
+    pub gate: Gate,
+    /// Whether a connection has shaken hands since it was last sick.
+    serves: AtomicBool,
+    condition: Mutex<Condition>,
+    /// Counts how often it fell sick or was healed.
+    changed: watch::Sender<u64>,
     started: Instant,
+    /// When something last came from it, in microseconds since `started`.
+    heard_at: AtomicU64,
+    /// What commands have met since the breaker last judged by it.
+    answers: AtomicU64,
+    answer_micros: AtomicU64,
+    deadlines_met: AtomicU64,
+    /// How often it fell sick, by why; probes sent to it; dials that had to wait.
+    trips: [AtomicU64; Trip::ALL.len()],
+    probes: AtomicU64,
+    dials: AtomicU64,
+    dials_delayed: AtomicU64,
     /// The second in which the default user was last doubted.
     doubted_at: AtomicU64,
     /// The second in which a client's user was last asked to ask the node.
@@ -117,15 +137,17 @@ pub struct Node {
     stale: Notify,
 }
 
-#[derive(Debug)]
-struct Health {
-    backoff: Backoff,
-    /// No attempt before this moment, and what the last one met.
-    down: Option<(Instant, OpenError)>,
-    /// Paces attempts while the node has as many clients as it takes.
-    crowded: Backoff,
-    /// The budget is narrowed to what is open, until somebody tries for more.
-    is_narrow: bool,
+/// How a node has fared, for metrics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NodeCounters {
+    /// How often it was taken for sick, by why, in the order of [`Trip::ALL`].
+    pub trips: [u64; Trip::ALL.len()],
+    /// Probes sent while it was sick.
+    pub probes: u64,
+    /// Connections tried, of all kinds.
+    pub dials: u64,
+    /// Of these, how many had to wait for their turn.
+    pub dials_delayed: u64,
 }
 
 impl Node {
@@ -153,14 +175,19 @@ impl Node {
             table: ArcSwap::from_pointee(Table::builtin()),
             learnt: AtomicBool::new(false),
             default_user: AtomicU8::new(DefaultUser::Unknown as u8),
-            down: AtomicBool::new(false),
-            health: Mutex::new(Health {
-                backoff: Backoff::new(config.reconnect_min, config.reconnect_max, seed),
-                down: None,
-                crowded: Backoff::new(config.reconnect_min, config.reconnect_max, !seed),
-                is_narrow: false,
-            }),
+            gate: Gate::default(),
+            serves: AtomicBool::new(true),
+            condition: Condition::new(settings, seed),
+            changed: watch::Sender::new(0),
             started: Instant::now(),
+            heard_at: AtomicU64::new(0),
+            answers: AtomicU64::new(0),
+            answer_micros: AtomicU64::new(0),
+            deadlines_met: AtomicU64::new(0),
+            trips: Default::default(),
+            probes: AtomicU64::new(0),
+            dials: AtomicU64::new(0),
+            dials_delayed: AtomicU64::new(0),
             doubted_at: AtomicU64::new(0),
             informed_at: AtomicU64::new(0),
             met: watch::Sender::new(false),
@@ -178,16 +205,14 @@ impl Node {
         self.settings.store(settings.clone());
         let backend = &settings.backend;
         let mut limits = limits(backend);
-        let mut health = self.health();
-        if health.is_narrow {
+        let mut condition = self.condition();
+        if condition.is_narrow() {
             // Until it is tried whether the node has room for more.
             let narrow = self.ledger.snapshot().limits.max_connections;
             limits.max_connections = limits.max_connections.min(narrow);
         }
-        let pauses = (backend.reconnect_min, backend.reconnect_max);
-        health.backoff.set_range(pauses.0, pauses.1);
-        health.crowded.set_range(pauses.0, pauses.1);
-        drop(health);
+        condition.apply(settings);
+        drop(condition);
         self.ledger.set_limits(limits);
     }
 
@@ -232,25 +257,25 @@ impl Node {
         }
     }
 
-    /// Whether the node can be used: it was reached, and is not known to be down.
+    /// Whether the node can be used: it was reached, and is not known to be sick.
     pub fn is_ready(&self) -> bool {
-        self.learnt.load(Relaxed) && !self.down.load(Relaxed)
+        self.learnt.load(Relaxed) && self.serves.load(Relaxed) && !self.is_sick()
     }
 
-    /// Why no connection is even tried now; `None` if one may be.
+    /// Whether the node gets no new connections but probes.
     #[inline]
-    pub fn unavailable(&self) -> Option<OpenError> {
-        if !self.down.load(Relaxed) {
-            return None;
-        }
-        let health = self.health();
-        let (until, error) = health.down.as_ref()?;
-        (Instant::now() < *until).then(|| error.clone())
+    pub fn is_sick(&self) -> bool {
+        self.gate.is_shut_to_dials()
     }
 
-    /// What the last attempt met, if the node is down.
-    pub fn last_error(&self) -> Option<OpenError> {
-        self.health().down.as_ref().map(|(_, error)| error.clone())
+    /// How it has fared.
+    pub fn counters(&self) -> NodeCounters {
+        NodeCounters {
+            trips: std::array::from_fn(|trip| self.trips[trip].load(Relaxed)),
+            probes: self.probes.load(Relaxed),
+            dials: self.dials.load(Relaxed),
+            dials_delayed: self.dials_delayed.load(Relaxed),
+        }
     }
 
     /// A client was told to log in. Perhaps the node no longer asks for that: looks

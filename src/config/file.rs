@@ -19,7 +19,7 @@ const FILE_LEN_MAX: u64 = 4 << 20;
 const ROUTE_NAME_LEN_MAX: usize = 64;
 
 const ROOT_PARTS: &[&str] = &["process", "log", "admin", "route"];
-const ROUTE_PARTS: &[&str] = &["clients", "backend", "auth", "timeouts"];
+const ROUTE_PARTS: &[&str] = &["clients", "backend", "auth", "timeouts", "health"];
 
 /// Reads and checks the file at `path`; what `flags` name has precedence over it.
 ///
@@ -142,6 +142,7 @@ fn route(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Route {
         match part.key {
             "clients" => section(reader, &mut route.clients, &path, &part),
             "timeouts" => section(reader, &mut route.timeouts, &path, &part),
+            "health" => section(reader, &mut route.health, &path, &part),
             "auth" => auth(reader, &mut route, &path, &part),
             "backend" => {
                 backend_line = part.line;

@@ -27,7 +27,8 @@ pub use flags::Flags;
 pub use mistake::{Mistake, Mistakes};
 pub use secret::{Origin, Secret};
 pub use section::{
-    Admin, Auth, AuthMode, Backend, Clients, Log, LogFormat, OnLoss, Process, Route, Timeouts, User,
+    Admin, Auth, AuthMode, Backend, Clients, Health, Log, LogFormat, OnLoss, Process, Route,
+    Timeouts, User,
 };
 
 use kind::Sources;

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::definition::Section;
-use super::section::{Admin, Auth, Backend, Clients, Log, Process, Route, Timeouts, User};
+use super::section::{Admin, Auth, Backend, Clients, Health, Log, Process, Route, Timeouts, User};
 
 pub use super::definition::{Facts, Fallback, Reload};
 
@@ -29,6 +29,7 @@ pub fn chapters() -> Vec<Chapter> {
         chapter::<Backend>("route.NAME.backend"),
         chapter::<Clients>("route.NAME.clients"),
         chapter::<Timeouts>("route.NAME.timeouts"),
+        chapter::<Health>("route.NAME.health"),
         chapter::<Auth>("route.NAME.auth"),
         chapter::<User>("route.NAME.auth.users.NAME"),
     ]

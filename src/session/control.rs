@@ -33,7 +33,8 @@ impl State {
         let conn = if row.flags.contains(CommandFlags::ALLOW_BUSY) {
             self.control_conn_at_any_time(ticket)
         } else {
-            self.control_conn(ticket)
+            let conn = self.control_conn(ticket);
+            conn.and_then(|conn| self.check_gate(conn).map(|()| conn))
         };
         match conn {
             Ok(conn) => {

@@ -248,6 +248,7 @@ impl State {
                 self.set_barrier(ticket);
                 return Ok(None);
             }
+            self.check_gate(conn)?;
             conn
         } else {
             self.lane_conn(ticket)?

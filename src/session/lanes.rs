@@ -47,10 +47,25 @@ impl State {
             if self.link_is_stale(conn) {
                 self.retire(conn);
             } else {
+                self.check_gate(conn)?;
                 return Ok(conn);
             }
         }
         self.open_shared(lane)
+    }
+
+    /// Whether commands may go over a connection: not while its node is sick.
+    #[inline]
+    pub(super) fn check_gate(&self, conn: u32) -> Result<(), Failure> {
+        let conn = &self.conns[conn as usize];
+        if !conn.gate.is_closed() {
+            return Ok(());
+        }
+        match self.lanes[conn.lane as usize].node.unavailable() {
+            Some(error) => Err(Failure::Open(error)),
+            // It was healed in this very moment.
+            None => Ok(()),
+        }
     }
 
     /// The lane of the session's partition.
@@ -110,8 +125,10 @@ impl State {
     pub(super) fn add_conn(&mut self, kind: Kind, lane: u32) -> Ticket {
         self.conn_generation = self.conn_generation.wrapping_add(1);
         let generation = self.conn_generation;
-        let Lane { route, key, .. } = &self.lanes[lane as usize];
-        let conn = Conn::opening(
+        let Lane {
+            route, key, node, ..
+        } = &self.lanes[lane as usize];
+        let mut conn = Conn::opening(
             kind,
             *route,
             lane,
@@ -119,6 +136,7 @@ impl State {
             key.version,
             self.clock.now(),
         );
+        conn.gate = node.gate.clone();
         let index = self.conns.insert(conn) as u32;
         self.lanes[lane as usize].conns += 1;
         Ticket {

@@ -63,16 +63,16 @@ impl State {
             return LeaseWish::Held(lease.conn);
         }
         let lane = self.lane_of(ticket);
+        let node = self.lanes[lane as usize].node.clone();
+        if let Some(error) = node.unavailable() {
+            return LeaseWish::Refused(Failure::Open(error).reply());
+        }
         if matches!(kind, Kind::Lease | Kind::Blocking)
             && let Some(conn) = self.idle_lease(lane, kind)
         {
             self.sessions[ticket.slot as usize].extra().lease_asked_at = 0;
             self.hold(ticket, conn, until, false);
             return LeaseWish::Held(conn);
-        }
-        let node = self.lanes[lane as usize].node.clone();
-        if let Some(error) = node.unavailable() {
-            return LeaseWish::Refused(Failure::Open(error).reply());
         }
         if let Some(slot) = node.ledger.try_take(kind) {
             self.dial_lease(ticket, lane, kind, until, async { Ok(slot) });

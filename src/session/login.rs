@@ -208,7 +208,7 @@ async fn open(node: &Node, deadline: Instant) -> Result<Checker, Failure> {
         .take(Kind::Auth, deadline)
         .await
         .map_err(|refused| refusal(&refused))?;
-    let socket = node.dial().await.map_err(Failure::Open)?;
+    let socket = node.dial_in_turn().await.map_err(Failure::Open)?;
     slot.set_phase(Phase::Open);
     Ok(Checker { socket, slot })
 }

@@ -73,7 +73,7 @@ impl State {
         }
         let node = self.node_of_conn(index);
         let mut conn = self.take_conn(index);
-        node.mark_stale();
+        node.lost();
         // Of a link's connection the worker says so that has it.
         if !conn.in_flight.is_empty() && !matches!(conn.io, Io::Link(_)) {
             tracing::warn!(

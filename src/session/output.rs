@@ -417,6 +417,7 @@ impl State {
     pub(super) fn on_replies(&mut self, index: u32, bytes: &[u8]) {
         let mut inspect = Vec::new();
         let mut redirected = Vec::new();
+        self.look_at_gate(index);
         let conn: &mut Conn = &mut self.conns[index as usize];
         let front = &self.fronts[self.lanes[conn.lane as usize].route as usize];
         front.metrics.backend_bytes_in.add(bytes.len() as u64);

@@ -9,7 +9,8 @@ use hashbrown::HashMap;
 
 use super::proxy::Message;
 use super::worker::State;
-use crate::backend::{Broken, Entry, Kind, Marks, Ticket};
+use crate::admission::Tally;
+use crate::backend::{Broken, Entry, Io, Kind, Marks, Ticket};
 
 /// How long the oldest command of a shared connection may be unanswered before
 /// it is asked, over another connection, whether the node answers there. A long
@@ -20,8 +21,13 @@ impl State {
     /// Looks at a shared connection that has commands on it.
     pub(super) fn look_for_stall(&mut self, index: u32) {
         let now = self.clock.now();
+        self.look_for_hang(index);
         let conn = &mut self.conns[index as usize];
         let silent = Duration::from_micros(now.saturating_sub(conn.progress_at));
+        if conn.gate.is_closed() {
+            // The node is probed already.
+            return;
+        }
         let asked = conn.probed_at_progress == conn.progress_at && now < conn.probe_again_at;
         if silent <= SUSPECT_AFTER || conn.probing || asked {
             return;
@@ -42,6 +48,50 @@ impl State {
             ?silent,
             "a shared connection makes no progress; asking elsewhere"
         );
+    }
+
+    /// Tells the node what its connection has met since the last tick.
+    pub(super) fn report_to_node(&mut self, index: u32) {
+        let now = self.clock.now();
+        let conn = &mut self.conns[index as usize];
+        if conn.answers == 0 || matches!(conn.io, Io::Link(_)) {
+            // What comes over a link is counted by the worker that has the socket.
+            return;
+        }
+        let tally = Tally {
+            answers: std::mem::take(&mut conn.answers),
+            micros: std::mem::take(&mut conn.answer_micros),
+            timeouts: 0,
+        };
+        let heard_ago = Duration::from_micros(now.saturating_sub(conn.heard_at));
+        let node = &self.lanes[conn.lane as usize].node;
+        node.count(tally);
+        node.heard(heard_ago);
+    }
+
+    /// If nothing has come from the node for too long, over this connection and any
+    /// other, it hangs. Not judged by a worker that was late itself: what it has not heard
+    /// may be waiting in its own sockets.
+    fn look_for_hang(&mut self, index: u32) {
+        if self.late_tick {
+            return;
+        }
+        let now = self.clock.now();
+        let conn = &self.conns[index as usize];
+        let silent = Duration::from_micros(now.saturating_sub(conn.progress_at));
+        let limit = self.fronts[conn.route as usize].config.timeouts.stall;
+        if silent > limit && !conn.gate.is_closed() {
+            self.lanes[conn.lane as usize].node.hears_nothing(limit);
+        }
+    }
+
+    /// Bytes came over a connection whose node gets no commands: it is back.
+    #[inline]
+    pub(super) fn look_at_gate(&mut self, index: u32) {
+        let conn = &self.conns[index as usize];
+        if conn.gate.is_closed() {
+            self.lanes[conn.lane as usize].node.heard_while_sick();
+        }
     }
 
     /// The node's answer to a probe. If it answers elsewhere while this connection

@@ -5,12 +5,17 @@ use std::time::Duration;
 use super::client::{Flags, Lease, NONE, Transaction, Until};
 use super::failure;
 use super::worker::State;
+use crate::admission::Tally;
 use crate::backend::{Conn, Entry, Io, Marks, Mode, Ticket};
 use crate::metrics::{CloseReason, ErrorCause};
 use crate::net::{self, Hangup};
 
 /// Sessions are looked at in turns; each is seen once in this many ticks.
 const SESSION_TURNS: usize = 8;
+
+/// A tick that is later than this, in microseconds, says something of the worker: ticks
+/// are 25 ms apart.
+const LATE_TICK: u64 = 150_000;
 
 impl State {
     /// Looks at everything that a clock decides.
@@ -19,6 +24,9 @@ impl State {
         self.refresh_tables();
         self.refresh_settings();
         self.tick += 1;
+        let now = self.clock.now();
+        self.late_tick = now.saturating_sub(self.ticked_at) > LATE_TICK;
+        self.ticked_at = now;
         for index in self.conn_indices() {
             self.tick_conn(index);
         }
@@ -77,6 +85,7 @@ impl State {
 
     fn tick_conn(&mut self, index: u32) {
         let now = self.clock.now();
+        self.report_to_node(index);
         self.expire_requests(index);
         let Some(conn) = self.conns.get(index as usize) else {
             return;
@@ -144,6 +153,12 @@ impl State {
         } else {
             ErrorCause::RequestTimeout
         };
+        if !unsent {
+            self.lanes[conn.lane as usize].node.count(Tally {
+                timeouts: expired.len() as u64,
+                ..Tally::default()
+            });
+        }
         for &place in &expired {
             let entry = self.conns[index as usize].in_flight[place];
             let marks = entry.marks.with(Marks::ANSWERED);

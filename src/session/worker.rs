@@ -100,6 +100,11 @@ pub struct State {
     pub(super) refused_now: usize,
     /// Ticks so far.
     pub(super) tick: usize,
+    /// When the last one was, and whether this one is so late that the worker, or the
+    /// machine, must have stood still.
+    pub(super) ticked_at: u64,
+    /// See `ticked_at`.
+    pub(super) late_tick: bool,
     /// What is kept for clients.
     pub(super) memory: Memory,
     /// No new clients are taken; those that are idle are closed.
@@ -181,6 +186,8 @@ impl Worker {
                 clock: Clock::new(start),
                 refused_now: 0,
                 tick: 0,
+                ticked_at: 0,
+                late_tick: false,
                 memory,
                 draining: false,
             }),

@@ -1,6 +1,7 @@
 //! Single questions to the node, on connections of their own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
@@ -19,7 +20,7 @@ impl Node {
         let deadline = Instant::now() + self.settings().timeouts.connect;
         let asked = async {
             let slot = self.ledger.take(Kind::Probe, deadline).await.ok()?;
-            let mut socket = self.dial().await.ok()?;
+            let mut socket = self.dial_in_turn().await.ok()?;
             slot.set_phase(Phase::Open);
             let mut answer = [0; 64];
             let answered = match socket.write_all(b"pING\r\n").await {
@@ -27,7 +28,11 @@ impl Node {
                 Err(error) => Ok(Err(error)),
             };
             close_politely(socket, Some(slot));
-            matches!(answered, Ok(Ok(n)) if n > 0).then_some(())
+            let is_answer = matches!(answered, Ok(Ok(n)) if n > 0);
+            if is_answer {
+                self.heard(Duration::ZERO);
+            }
+            is_answer.then_some(())
         };
         asked.await.is_some()
     }

@@ -1,26 +1,249 @@
-//! Whether the node can be reached, and how many connections it has room for.
+//! Whether the node can be used, and how many connections it has room for.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Health, Node, OpenError};
+use super::{Node, OpenError};
+use crate::admission::{Breaker, BreakerLimits, BreakerState, Change, Tally, Trip};
+use crate::backend::backoff::Backoff;
+use crate::backend::pace::DialPace;
+use crate::config;
 use crate::metrics::{Event, EventKind};
 
+/// Dials are paced for so long after the last failure.
+const UNWELL: Duration = Duration::from_secs(10);
+
+/// What is known of a node's health, under one lock that is taken when connections are
+/// opened and lost.
+#[derive(Debug)]
+pub(super) struct Condition {
+    pub(super) breaker: Breaker,
+    /// What it met last, while it is sick.
+    error: Option<OpenError>,
+    /// Paces the probes.
+    pub(super) backoff: Backoff,
+    pace: DialPace,
+    /// Dials are paced until then.
+    unwell_until: Option<Instant>,
+    /// Paces attempts while the node has as many clients as it takes.
+    crowded: Backoff,
+    /// The budget is narrowed to what is open, until somebody tries for more.
+    is_narrow: bool,
+}
+
+impl Condition {
+    /// Of a node that nobody has talked to yet.
+    pub(super) fn new(settings: &config::Route, seed: u64) -> Mutex<Condition> {
+        let config = &settings.backend;
+        let (min, max) = (config.reconnect_min, config.reconnect_max);
+        Mutex::new(Condition {
+            breaker: Breaker::new(breaker_limits(&settings.health)),
+            error: None,
+            backoff: Backoff::new(min, max, seed),
+            pace: DialPace::new(
+                config.reconnect_rate,
+                config.reconnect_burst,
+                seed.rotate_left(17),
+                Instant::now(),
+            ),
+            unwell_until: None,
+            crowded: Backoff::new(min, max, !seed),
+            is_narrow: false,
+        })
+    }
+
+    /// Other settings are in force from now on.
+    pub(super) fn apply(&mut self, settings: &config::Route) {
+        let config = &settings.backend;
+        let (min, max) = (config.reconnect_min, config.reconnect_max);
+        self.backoff.set_range(min, max);
+        self.crowded.set_range(min, max);
+        self.pace.set(config.reconnect_rate, config.reconnect_burst);
+        self.breaker.set_limits(breaker_limits(&settings.health));
+    }
+
+    /// Whether the budget is narrowed since the node took no more clients.
+    pub(super) fn is_narrow(&self) -> bool {
+        self.is_narrow
+    }
+}
+
+fn breaker_limits(health: &config::Health) -> BreakerLimits {
+    BreakerLimits {
+        errors_max: health.errors_max,
+        latency_max: health.latency_max,
+    }
+}
+
 impl Node {
+    /// Why no connection is even tried now; `None` if one may be. While the node is
+    /// sick only probes go to it, and it gets work again when one is answered.
+    #[inline]
+    pub fn unavailable(&self) -> Option<OpenError> {
+        if !self.is_sick() {
+            return None;
+        }
+        let condition = self.condition();
+        condition.breaker.trip()?;
+        condition.error.clone()
+    }
+
+    /// What the last attempt met, if the node is sick.
+    pub fn last_error(&self) -> Option<OpenError> {
+        let condition = self.condition();
+        condition.breaker.trip()?;
+        condition.error.clone()
+    }
+
+    /// Where the node's breaker stands, and why it is not healthy.
+    pub fn breaker(&self) -> (BreakerState, Option<Trip>) {
+        let condition = self.condition();
+        (condition.breaker.state(), condition.breaker.trip())
+    }
+
+    /// A connection was opened, or a probe was answered.
+    pub(super) fn reached(&self) {
+        self.heard_at.store(self.age(), Relaxed);
+        if self.is_sick() {
+            let change = self.condition().breaker.reached(Instant::now());
+            self.note(change);
+        }
+    }
+
+    /// A connection has shaken hands: the node does not only answer, it serves.
     pub(super) fn succeeded(&self) {
-        if self.down.swap(false, Relaxed) {
-            let mut health = self.health();
-            health.backoff.reset();
-            health.down = None;
-            tracing::info!(node = %self.address, route = %self.route, "node is back");
-            self.note(Event::new(EventKind::NodeUp, &*self.address));
+        self.serves.store(true, Relaxed);
+        self.reached();
+        let mut condition = self.condition();
+        if !condition.is_narrow {
+            condition.crowded.reset();
         }
-        let mut health = self.health();
-        if !health.is_narrow {
-            health.crowded.reset();
+    }
+
+    /// No connection could be opened, for a reason that has to do with the node.
+    pub(super) fn failed(&self, error: &OpenError) {
+        let now = Instant::now();
+        let mut condition = self.condition();
+        condition.unwell_until = Some(now + UNWELL);
+        let change = condition.breaker.unreachable(now);
+        // Of one that is silent it is known already what it does.
+        if condition.breaker.trip() == Some(Trip::Unreachable) {
+            condition.error = Some(error.clone());
         }
+        drop(condition);
+        self.note(change);
+        self.mark_stale();
+    }
+
+    /// Bytes came from the node so long ago, over a connection that was open before.
+    pub fn heard(&self, ago: Duration) {
+        let at = self.age().saturating_sub(ago.as_micros() as u64);
+        self.heard_at.fetch_max(at, Relaxed);
+    }
+
+    /// Bytes came over a connection that gets no commands now: the node is there again.
+    pub fn heard_while_sick(&self) {
+        self.heard(Duration::ZERO);
+        let change = self.condition().breaker.heard(Instant::now());
+        self.note(change);
+    }
+
+    /// A connection has waited for a reply for so long, and the node was asked over
+    /// another as well. If nothing has come from it anywhere for that long, it hangs.
+    pub fn hears_nothing(&self, limit: Duration) {
+        let heard_ago = Duration::from_micros(self.age() - self.heard_at.load(Relaxed));
+        if heard_ago <= limit {
+            return;
+        }
+        let mut condition = self.condition();
+        let change = condition.breaker.silent(Instant::now());
+        if change.is_some() {
+            let why = "it does not answer (timeouts.stall)";
+            condition.error = Some(self.unreachable(why));
+        }
+        drop(condition);
+        self.note(change);
+    }
+
+    /// A connection to the node was lost.
+    pub fn lost(&self) {
+        self.condition().unwell_until = Some(Instant::now() + UNWELL);
+        self.mark_stale();
+    }
+
+    /// Commands were answered by the node, which took so long for them together, or
+    /// met their deadline.
+    pub fn count(&self, tally: Tally) {
+        self.answers.fetch_add(tally.answers, Relaxed);
+        self.answer_micros.fetch_add(tally.micros, Relaxed);
+        self.deadlines_met.fetch_add(tally.timeouts, Relaxed);
+    }
+
+    /// Has the breaker judge by what commands have met since the last time.
+    pub(super) fn judge(&self) {
+        let tally = Tally {
+            answers: self.answers.swap(0, Relaxed),
+            timeouts: self.deadlines_met.swap(0, Relaxed),
+            micros: self.answer_micros.swap(0, Relaxed),
+        };
+        let mut condition = self.condition();
+        let change = condition.breaker.observe(tally, Instant::now());
+        if let Some(Change::Tripped(trip)) = change {
+            let why = match trip {
+                Trip::Slow => "it is too slow (health.latency_max)",
+                _ => "too many commands met their deadline (health.errors_max)",
+            };
+            condition.error = Some(self.unreachable(why));
+        }
+        drop(condition);
+        self.note(change);
+    }
+
+    /// Tells everybody who looks, and the log, what has changed.
+    pub(super) fn note(&self, change: Option<Change>) {
+        let Some(change) = change else { return };
+        let (node, route) = (&self.address, &self.route);
+        match change {
+            Change::Tripped(trip) | Change::Worse(trip) => {
+                self.serves.store(false, Relaxed);
+                self.gate.set(trip);
+                self.trips[trip as usize].fetch_add(1, Relaxed);
+                let why = self.last_error().map(|error| error.to_string());
+                let why = why.unwrap_or_default();
+                tracing::warn!(%node, %route, trip = trip.name(), "node cannot be used: {why}");
+                let event = Event::new(EventKind::NodeDown, &**node).on(route);
+                self.journal.note(event.with("why", why));
+            }
+            Change::Healed(trip, after) => {
+                self.gate.open();
+                self.condition().backoff.reset();
+                self.mark_stale();
+                tracing::info!(%node, %route, was = trip.name(), ?after, "node is back");
+                let event = Event::new(EventKind::NodeUp, &**node).on(route);
+                self.journal.note(event.with("after", format!("{after:?}")));
+            }
+        }
+        self.changed.send_modify(|changes| *changes += 1);
+    }
+
+    /// Waits until a dial may begin; how long it took. Nobody waits while the node is well.
+    pub(super) async fn turn_to_dial(&self) -> Duration {
+        let wait = {
+            let now = Instant::now();
+            let mut condition = self.condition();
+            match condition.unwell_until {
+                Some(until) if now < until => condition.pace.take(now),
+                _ => return Duration::ZERO,
+            }
+        };
+        if !wait.is_zero() {
+            self.dials_delayed.fetch_add(1, Relaxed);
+            tokio::time::sleep(wait).await;
+        }
+        wait
     }
 
     /// The node takes no more clients: Weir goes on with the connections that it has,
@@ -35,18 +258,18 @@ impl Node {
         }
         self.ledger
             .set_max_connections(others.min(self.settings().backend.max_connections));
-        let mut health = self.health();
-        if std::mem::replace(&mut health.is_narrow, true) {
+        let mut condition = self.condition();
+        if std::mem::replace(&mut condition.is_narrow, true) {
             return;
         }
-        let pause = health.crowded.next_pause();
-        drop(health);
+        let pause = condition.crowded.next_pause();
+        drop(condition);
         tracing::warn!(
             node = %self.address, route = %self.route, others,
             "the node's maxclients is reached: going on with the connections that are open"
         );
-        let event = Event::new(EventKind::NodeFull, &*self.address);
-        self.note(event.with("connections", others));
+        let event = Event::new(EventKind::NodeFull, &*self.address).on(&self.route);
+        self.journal.note(event.with("connections", others));
         let node = self.clone();
         tokio::task::spawn_local(async move {
             tokio::time::sleep(pause).await;
@@ -55,32 +278,19 @@ impl Node {
     }
 
     pub(super) fn widen(&self) {
-        self.health().is_narrow = false;
+        self.condition().is_narrow = false;
         self.ledger
             .set_max_connections(self.settings().backend.max_connections);
     }
 
-    pub(super) fn failed(&self, error: &OpenError) {
-        let mut health = self.health();
-        let pause = health.backoff.next_pause();
-        let first = health.down.is_none();
-        health.down = Some((Instant::now() + pause, error.clone()));
-        drop(health);
-        self.down.store(true, Relaxed);
-        self.mark_stale();
-        if first {
-            tracing::warn!(
-                node = %self.address, route = %self.route, "node cannot be used: {error}"
-            );
-            self.note(Event::new(EventKind::NodeDown, &*self.address).with("why", error));
-        }
+    pub(super) fn condition(&self) -> std::sync::MutexGuard<'_, Condition> {
+        self.condition
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, event: Event) {
-        self.journal.note(event.on(&self.route));
-    }
-
-    pub(super) fn health(&self) -> std::sync::MutexGuard<'_, Health> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Microseconds that this node is known.
+    fn age(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
     }
 }

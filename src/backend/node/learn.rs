@@ -18,6 +18,9 @@ use crate::resp::{self, Value, Version};
 /// A node that cannot answer for a while is asked again after this long.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 
+/// After a loss the node is not asked sooner than this.
+const A_MOMENT: Duration = Duration::from_millis(20);
+
 /// Whether a refusal is about the node's state and not about who asks.
 fn is_for_a_while(text: &str) -> bool {
     ["LOADING", "BUSY", "MASTERDOWN"]
@@ -30,21 +33,29 @@ impl Node {
     /// changed: its version, its command table, its limits. Runs for as long as the
     /// process.
     pub async fn keep_learning(self: Arc<Self>) {
+        tokio::join!(self.learn_again_and_again(), self.keep_probing());
+    }
+
+    async fn learn_again_and_again(self: &Arc<Self>) {
+        let mut changes = self.changed.subscribe();
         loop {
             let learnt = self.learn().await;
             self.met.send_replace(true);
             if learnt.is_ok() {
                 self.stale.notified().await;
             }
-            // After a loss the node needs a moment; and one round of questions is
-            // enough for many losses at once.
-            let pause = match &self.health().down {
-                Some((until, _)) => until.saturating_duration_since(Instant::now()),
-                None if learnt.is_ok() => Duration::ZERO,
+            // Probes find out when a sick one is well again.
+            let was_sick = self.is_sick();
+            while self.is_sick() && changes.changed().await.is_ok() {}
+            let pause = match learnt {
+                // After a loss the node needs a moment; and one round of questions is
+                // enough for many losses at once.
+                _ if was_sick => A_MOMENT,
+                Ok(()) => A_MOMENT,
                 // It is there, and cannot answer: it loads its data, or is full.
-                None => ASK_AGAIN,
+                Err(_) => ASK_AGAIN,
             };
-            tokio::time::sleep(pause.max(Duration::from_millis(20))).await;
+            tokio::time::sleep(pause).await;
         }
     }
 

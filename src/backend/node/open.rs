@@ -24,7 +24,7 @@ impl Node {
     /// [`OpenError`]; one that is about the node and not about this user holds off
     /// further attempts for a while.
     pub async fn open(self: &Arc<Self>, key: &Partition, slot: Slot) -> Result<Opened, OpenError> {
-        let deadline = Instant::now() + self.settings().timeouts.connect;
+        let mut deadline = Instant::now() + self.settings().timeouts.connect;
         let Some(mut user) = self.credentials.get(key.user) else {
             // The last session of this user has gone, and with it the credential.
             return Err(OpenError::Refused("NOAUTH Authentication required.".into()));
@@ -36,6 +36,7 @@ impl Node {
             let set_up_as = selects.as_ref().map(|(user, _)| SetUpAs {
                 credential: user.credential(),
             });
+            deadline += self.turn_to_dial().await;
             let attempt = self.try_open(key, user.credential(), set_up_as, &slot, deadline);
             match attempt.await {
                 Attempt::Opened(socket, id) => {
@@ -117,7 +118,10 @@ impl Node {
             }
             Ok(Ok(Err(error))) => Attempt::Refused(self.refusal(error, key), socket),
             Ok(Err(why)) => Attempt::Closed(self.unreachable(&why)),
-            Err(_) => Attempt::Refused(self.unreachable("no answer to the handshake"), socket),
+            Err(_) => {
+                self.hears_nothing(self.settings().timeouts.connect);
+                Attempt::Refused(self.unreachable("no answer to the handshake"), socket)
+            }
         }
     }
 
@@ -172,11 +176,18 @@ impl Node {
         Some(self.credentials.backend())
     }
 
-    /// Connects and says nothing: for checking logins, which need no handshake.
+    /// Connects when it is its turn and says nothing: for checking logins, which need no
+    /// handshake.
     ///
     /// # Errors
     /// As [`Node::open`].
-    pub async fn dial(&self) -> Result<TcpStream, OpenError> {
+    pub async fn dial_in_turn(&self) -> Result<TcpStream, OpenError> {
+        self.turn_to_dial().await;
+        self.dial().await
+    }
+
+    /// Connects at once.
+    pub(super) async fn dial(&self) -> Result<TcpStream, OpenError> {
         let options = net::DialOptions {
             timeout: self.settings().timeouts.connect,
             keepalive: self.settings().backend.tcp_keepalive,
@@ -185,6 +196,7 @@ impl Node {
             // because of a long script.
             user_timeout: self.settings().timeouts.request + self.settings().timeouts.stall,
         };
+        self.dials.fetch_add(1, Relaxed);
         net::dial(&self.address, &options).await.map_err(|error| {
             let error = OpenError::Unreachable(error.to_string());
             self.failed(&error);

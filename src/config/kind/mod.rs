@@ -3,11 +3,13 @@
 mod address;
 mod number;
 mod password;
+mod share;
 mod text;
 
 pub(super) use address::{HostPort, Listen, ListenOrOff};
 pub(super) use number::{Count, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, Size, Time};
 pub(super) use password::{OptionalPassword, Password};
+pub(super) use share::Share;
 pub(super) use text::{Choice, Filter, OptionalText, Switch};
 
 use std::path::Path;

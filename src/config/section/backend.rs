@@ -114,6 +114,17 @@ section! {
         reconnect_max: Duration = Time::from_to(MILLISECOND, HOUR),
             default "2s", changes Live;
 
+        /// While Redis is unwell, and for ten seconds after that, all workers together
+        /// open no more connections than this in a second, each at a moment that is
+        /// partly left to chance: a Redis that comes back is not killed by its clients.
+        reconnect_rate: u32 = Count::from_to(1, 100_000),
+            default 100, changes Live;
+
+        /// So many of them may come at once: enough for every worker to have a
+        /// connection to share.
+        reconnect_burst: u32 = Count::from_to(1, 100_000),
+            default 16, changes Live;
+
         /// The kernel asks after a silent Redis so often. Shorter than for clients,
         /// since many depend on the connection and a firewall may forget it.
         tcp_keepalive: Duration = Time::from_to(Duration::from_secs(1), DAY).or_zero("never asks"),

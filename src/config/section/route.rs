@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Auth, Backend, Clients, Timeouts};
+use super::{Auth, Backend, Clients, Health, Timeouts};
 use crate::config::definition::section;
 use crate::config::kind::Listen;
 
@@ -28,5 +28,7 @@ section! {
         auth: Auth;
         /// How long things may take.
         timeouts: Timeouts;
+        /// When Redis counts as sick.
+        health: Health;
     }
 }
