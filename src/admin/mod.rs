@@ -5,6 +5,7 @@
 
 mod dump;
 mod http;
+mod limits;
 mod node_status;
 mod overview;
 mod process;
@@ -13,6 +14,7 @@ mod status;
 
 pub use dump::{event_json, events_json, record_json, record_markdown, sample_json};
 pub use http::{AdminServer, CONNECTIONS_MAX, Handlers, Overview, Ready, Source};
+pub use limits::expose_limits;
 pub use node_status::expose_nodes;
 pub use overview::{Span, overview};
 pub use process::expose_process;

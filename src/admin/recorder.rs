@@ -26,8 +26,8 @@ pub async fn record(proxy: Arc<Proxy>, mut stop: watch::Receiver<bool>) {
         }
         let sample = recorder.sample(&proxy);
         proxy.journal.samples().add(sample);
-        for route in &proxy.routes {
-            route.look_for_room(&proxy.clients, &proxy.journal);
+        for (index, route) in proxy.routes.iter().enumerate() {
+            route.look_for_room(index as u16, &proxy.limits, &proxy.journal);
         }
     }
 }
@@ -65,7 +65,7 @@ impl Recorder {
         let routes = proxy.routes.iter().enumerate().map(|(index, route)| {
             let counted = Counted::of(&proxy.metrics, index);
             let before = std::mem::replace(&mut self.routes[index], counted.clone());
-            route_sample(route, &proxy.metrics, index, &before, &counted)
+            route_sample(route, proxy, index, &before, &counted)
         });
         Sample {
             routes: routes.collect(),
@@ -92,11 +92,12 @@ impl Counted {
 
 fn route_sample(
     route: &Route,
-    metrics: &Metrics,
+    proxy: &Proxy,
     index: usize,
     before: &Counted,
     now: &Counted,
 ) -> RouteSample {
+    let (metrics, limits) = (&proxy.metrics, &proxy.limits);
     let nodes = route.deployment.snapshot();
     let ledgers: Vec<_> = nodes
         .nodes
@@ -109,8 +110,8 @@ fn route_sample(
     let micros = |q| times.quantile_micros(q).map(narrow);
     RouteSample {
         route: (&*route.name).into(),
-        clients: narrow(route.clients.taken() as u64),
-        clients_max: narrow(route.clients.max() as u64),
+        clients: narrow(limits.route_taken(index as u16) as u64),
+        clients_max: narrow(limits.route_max(index as u16) as u64),
         connections: narrow(connections as u64),
         budget: narrow(budget as u64),
         in_flight: gauge(metrics.route_total_gauge(index, |m| m.commands_in_flight.get())),

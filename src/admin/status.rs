@@ -83,8 +83,9 @@ pub fn expose_backends(proxy: &Proxy, out: &mut Exposition) {
         "Clients that there may be.",
         Metric::Gauge,
     );
-    for route in &proxy.routes {
-        out.sample(&[("route", &*route.name)], route.clients.max() as u64);
+    for (index, route) in proxy.routes.iter().enumerate() {
+        let max = proxy.limits.route_max(index as u16);
+        out.sample(&[("route", &*route.name)], max as u64);
     }
 }
 

@@ -1,10 +1,24 @@
-//! May this go ahead: counted slots for clients, and whether a node is fit for work.
+//! May this go ahead: places for clients, in all and by identity, and whether a node is
+//! fit for work.
 //!
-//! Slots are taken when a client is accepted, and what is taken is given back on
-//! drop, so that every way out of a session is safe.
+//! Places are asked for when a client is accepted, when it says who it is, and when it goes;
+//! never for a command. What is taken is given back on drop, so that every way out of a
+//! session is safe.
+//!
+//! Who is counted with whom is [`identity`], which rules there are [`rules`], the account of
+//! it all, pure, [`book`]; [`Limits`] is the shell that workers share.
 
+mod book;
 mod breaker;
-mod permit;
+mod identity;
+mod limits;
+pub mod pattern;
+mod rules;
+mod token_bucket;
 
+pub use book::{NoPlace, NoRoom};
 pub use breaker::{Breaker, BreakerLimits, BreakerState, Change, Tally, Trip};
-pub use permit::{ClientPermit, ClientSlots, NoSlot};
+pub use identity::{Group, Key, RuleTally, Who};
+pub use limits::{ClientPermit, Limits, SetError, Setting};
+pub use rules::{Rule, RuleSet};
+pub use token_bucket::TokenBucket;

@@ -21,6 +21,8 @@ const BATCH: usize = 64;
 pub struct Listener {
     socket: TcpListener,
     route: u16,
+    /// Which one of its route, by their order.
+    index: u16,
 }
 
 /// Listens on every address of every route.
@@ -31,7 +33,7 @@ pub fn listen(proxy: &Proxy) -> io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for (index, route) in proxy.routes.iter().enumerate() {
         let settings = route.settings();
-        for address in &settings.listen {
+        for (place, address) in settings.listen.iter().enumerate() {
             let options = ListenOptions {
                 backlog: settings.clients.backlog,
                 only_v6: false,
@@ -53,6 +55,7 @@ pub fn listen(proxy: &Proxy) -> io::Result<Vec<Listener>> {
             listeners.push(Listener {
                 socket,
                 route: index as u16,
+                index: place as u16,
             });
         }
     }
@@ -62,7 +65,11 @@ pub fn listen(proxy: &Proxy) -> io::Result<Vec<Listener>> {
 /// Accepts until told to stop. Runs on the first worker, so that with one worker no
 /// other thread has to be woken for a client, and with several only for some.
 pub async fn accept(proxy: Arc<Proxy>, listener: Listener, mut stop: watch::Receiver<bool>) {
-    let Listener { socket, route } = listener;
+    let Listener {
+        socket,
+        route,
+        index,
+    } = listener;
     // SAFETY: the listener owns its descriptor, which stays the same and open until
     // the `AsyncFd` that owns the listener is dropped.
     let socket = match unsafe { AsyncFd::register(socket) } {
@@ -84,7 +91,7 @@ pub async fn accept(proxy: Arc<Proxy>, listener: Listener, mut stop: watch::Rece
         };
         for _ in 0..BATCH {
             match ready.try_io(|socket| net::accept(socket.get_ref())) {
-                Ok(Ok((client, peer))) => hand_over(&proxy, client, peer, route),
+                Ok(Ok((client, peer))) => hand_over(&proxy, client, peer, (route, index)),
                 Ok(Err(error)) => {
                     if let Some(pause) = net::accept_fault(&error).pause() {
                         tracing::warn!(%error, ?pause, "cannot accept clients");
@@ -99,7 +106,12 @@ pub async fn accept(proxy: Arc<Proxy>, listener: Listener, mut stop: watch::Rece
     }
 }
 
-fn hand_over(proxy: &Proxy, socket: std::net::TcpStream, peer: SocketAddr, route: u16) {
+fn hand_over(
+    proxy: &Proxy,
+    socket: std::net::TcpStream,
+    peer: SocketAddr,
+    (route, listener): (u16, u16),
+) {
     let worker = net::least_loaded(&proxy.loads());
     proxy.raise_load(worker);
     proxy.send(
@@ -108,6 +120,7 @@ fn hand_over(proxy: &Proxy, socket: std::net::TcpStream, peer: SocketAddr, route
             socket,
             peer,
             route,
+            listener,
         },
     );
 }

@@ -100,7 +100,7 @@ async fn supervise(
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
     let (stop, stopped) = watch::channel(false);
-    for route in &proxy.routes {
+    for (index, route) in proxy.routes.iter().enumerate() {
         tokio::task::spawn_local(route.deployment.clone().run());
         let settings = route.settings();
         for address in &settings.listen {
@@ -108,7 +108,7 @@ async fn supervise(
                 route = %route.name, listen = %address,
                 backend = %settings.backend.address,
                 max_connections = settings.backend.max_connections,
-                max_clients = route.clients.max(), "serving"
+                max_clients = proxy.limits.route_max(index as u16), "serving"
             );
         }
     }
@@ -130,21 +130,21 @@ async fn supervise(
     let event = Event::new(EventKind::Draining, signal);
     proxy
         .journal
-        .note(event.with("clients", proxy.clients.taken()));
+        .note(event.with("clients", proxy.limits.taken()));
     // Nobody listens any more if the first worker has ended.
     let _ = full.send(true);
     for worker in 0..proxy.workers() {
         proxy.send(worker, Message::Drain);
     }
     let gone = async {
-        while proxy.clients.taken() > 0 {
+        while proxy.limits.taken() > 0 {
             sleep(DRAIN_LOOK).await;
         }
     };
     let began = Instant::now();
     tokio::select! {
         left = timeout(proxy.settings().process.drain_timeout, gone) => if left.is_err() {
-            tracing::warn!(clients = proxy.clients.taken(), "drain timeout: leaving with clients");
+            tracing::warn!(clients = proxy.limits.taken(), "drain timeout: leaving with clients");
         },
         _ = interrupted.recv() => tracing::warn!("interrupted again: leaving at once"),
     }
@@ -157,11 +157,13 @@ async fn supervise(
 fn handlers(proxy: &Arc<Proxy>) -> Handlers {
     let (counters, ledgers, shown) = (proxy.clone(), proxy.clone(), proxy.clone());
     let nodes = proxy.clone();
+    let limits = proxy.limits.clone();
     Handlers {
         sources: vec![
             Box::new(move |out| counters.metrics.expose(out)),
             Box::new(move |out| admin::expose_backends(&ledgers, out)),
             Box::new(move |out| admin::expose_nodes(&nodes, out)),
+            Box::new(move |out| admin::expose_limits(&limits, out)),
             Box::new(admin::expose_process),
         ],
         ready: admin::readiness(proxy.clone()),

@@ -17,14 +17,73 @@ pub(super) fn agree(config: &mut Config, reader: &mut Reader<'_>) {
     if config.process.workers == 0 {
         config.process.workers = std::thread::available_parallelism().map_or(1, usize::from);
     }
+    if config.process.identities_max == 0 {
+        config.process.identities_max = config.process.max_clients.min(IDENTITIES_MAX);
+    }
     for route in &mut config.routes {
         let path = join("route", &route.name);
         clients(route, &config.process, &path, reader);
+        limits(route, &path, reader);
         backend(route, &path, reader);
         timeouts(route, &path, reader);
         auth(route, &path, reader);
     }
+    shares(config, reader);
     listeners(config, reader);
+}
+
+/// As many accounts as there are without a word from anybody: 20 MiB.
+const IDENTITIES_MAX: usize = 65_536;
+
+/// Rules of one route: each is looked at when a client comes.
+const LIMITS_MAX: usize = 64;
+
+/// A route's rules: what they name exists, and what they promise can be kept.
+fn limits(route: &Route, path: &str, reader: &mut Reader<'_>) {
+    let path = format!("{path}.limits");
+    if route.limits.len() > LIMITS_MAX {
+        let problem = format!("expected at most {LIMITS_MAX} rules, found more");
+        reader.mistake_unless_wrong(&path, &[], problem);
+    }
+    for limit in &route.limits {
+        let path = join(&path, &limit.name);
+        if let Some(unknown) = limit.listeners.iter().find(|at| !route.listen.contains(at)) {
+            let problem = format!("expected an address that the route listens on, found {unknown}");
+            reader.mistake_unless_wrong(&format!("{path}.listeners"), &[], problem);
+        }
+        if matches!(limit.name.as_str(), "clients" | "operators" | "address") {
+            let problem = format!(
+                "expected another name, found {:?}, which stands for what holds without a rule",
+                limit.name
+            );
+            reader.mistake_unless_wrong(&path, &[], problem);
+        }
+    }
+    let max = route.clients.max_clients;
+    let shares = shares_of(route);
+    if shares > max {
+        let problem = format!(
+            "expected shares of at most max_clients, {max}, together with reserved_clients, found {shares}"
+        );
+        reader.mistake_unless_wrong(&path, &[], problem);
+    }
+}
+
+/// The shares of all routes fit into the process.
+fn shares(config: &Config, reader: &mut Reader<'_>) {
+    let max = config.process.max_clients;
+    let shares: usize = config.routes.iter().map(shares_of).sum();
+    if shares > max && config.routes.len() > 1 {
+        let problem = format!(
+            "expected at least what is guaranteed and reserved on all routes, {shares}, found {max}"
+        );
+        reader.mistake_unless_wrong("process.max_clients", &["route"], problem);
+    }
+}
+
+fn shares_of(route: &Route) -> usize {
+    let guaranteed: usize = route.limits.iter().map(|limit| limit.guaranteed).sum();
+    guaranteed + route.clients.reserved_clients
 }
 
 fn clients(route: &mut Route, process: &Process, path: &str, reader: &mut Reader<'_>) {

@@ -11,7 +11,7 @@ use super::flags::Flags;
 use super::kind::Sources;
 use super::mistake::{Mistake, Mistakes};
 use super::reader::{Entry, Reader, join};
-use super::{Config, Route, User};
+use super::{Config, Limit, Route, User};
 
 /// The longest file that Weir reads, in bytes: a thousand routes fit many times.
 const FILE_LEN_MAX: u64 = 4 << 20;
@@ -19,7 +19,7 @@ const FILE_LEN_MAX: u64 = 4 << 20;
 const ROUTE_NAME_LEN_MAX: usize = 64;
 
 const ROOT_PARTS: &[&str] = &["process", "log", "admin", "route"];
-const ROUTE_PARTS: &[&str] = &["clients", "backend", "auth", "timeouts", "health"];
+const ROUTE_PARTS: &[&str] = &["clients", "limits", "backend", "auth", "timeouts", "health"];
 
 /// Reads and checks the file at `path`; what `flags` name has precedence over it.
 ///
@@ -124,11 +124,7 @@ fn route(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Route {
         ..Route::default()
     };
     if !is_route_name(entry.key) {
-        let problem = format!(
-            "expected a name of at most {ROUTE_NAME_LEN_MAX} letters, digits, \"-\" and \"_\", \
-             found {:?}",
-            entry.key
-        );
+        let problem = not_a_name(entry.key);
         reader.mistake(Some(entry.line), &path, problem);
     }
     if !entry.value.is_table() {
@@ -143,6 +139,7 @@ fn route(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Route {
             "clients" => section(reader, &mut route.clients, &path, &part),
             "timeouts" => section(reader, &mut route.timeouts, &path, &part),
             "health" => section(reader, &mut route.health, &path, &part),
+            "limits" => limits(reader, &mut route, &path, &part),
             "auth" => auth(reader, &mut route, &path, &part),
             "backend" => {
                 backend_line = part.line;
@@ -166,6 +163,23 @@ fn backend(reader: &mut Reader<'_>, route: &mut Route, path: &str, entry: &Entry
         }],
     };
     reader.settings(&mut route.backend, path, entries, &[]);
+}
+
+fn limits(reader: &mut Reader<'_>, route: &mut Route, path: &str, entry: &Entry<'_>) {
+    for named in reader.section_entries(path, entry) {
+        let path = join(path, named.key);
+        let mut limit = Limit {
+            name: named.key.to_owned(),
+            ..Limit::default()
+        };
+        if !is_route_name(named.key) {
+            let problem = not_a_name(named.key);
+            reader.mistake(Some(named.line), &path, problem);
+        }
+        let entries = reader.section_entries(&path, &named);
+        reader.settings(&mut limit, &path, entries, &[]);
+        route.limits.push(limit);
+    }
 }
 
 fn auth(reader: &mut Reader<'_>, route: &mut Route, path: &str, entry: &Entry<'_>) {
@@ -195,6 +209,13 @@ fn user(reader: &mut Reader<'_>, path: &str, entry: &Entry<'_>) -> User {
         reader.require::<User>(path, Some(entry.line));
     }
     user
+}
+
+fn not_a_name(found: &str) -> String {
+    format!(
+        "expected a name of at most {ROUTE_NAME_LEN_MAX} letters, digits, \"-\" and \"_\", \
+         found {found:?}"
+    )
 }
 
 fn is_route_name(name: &str) -> bool {

@@ -14,6 +14,7 @@ mod file;
 mod flags;
 mod kind;
 mod mistake;
+mod network;
 mod reader;
 pub mod reference;
 mod secret;
@@ -25,10 +26,11 @@ use std::path::Path;
 
 pub use flags::Flags;
 pub use mistake::{Mistake, Mistakes};
+pub use network::Network;
 pub use secret::{Origin, Secret};
 pub use section::{
-    Admin, Auth, AuthMode, Backend, Clients, Health, Log, LogFormat, OnLoss, Process, Route,
-    Timeouts, User,
+    Admin, Auth, AuthMode, Backend, Clients, Health, Limit, Log, LogFormat, OnLoss, Per, Process,
+    Route, Timeouts, User,
 };
 
 use kind::Sources;

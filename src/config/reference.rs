@@ -4,7 +4,9 @@
 use std::fmt::Write;
 
 use super::definition::Section;
-use super::section::{Admin, Auth, Backend, Clients, Health, Log, Process, Route, Timeouts, User};
+use super::section::{
+    Admin, Auth, Backend, Clients, Health, Limit, Log, Process, Route, Timeouts, User,
+};
 
 pub use super::definition::{Facts, Fallback, Reload};
 
@@ -28,6 +30,7 @@ pub fn chapters() -> Vec<Chapter> {
         chapter::<Route>("route.NAME"),
         chapter::<Backend>("route.NAME.backend"),
         chapter::<Clients>("route.NAME.clients"),
+        chapter::<Limit>("route.NAME.limits.NAME"),
         chapter::<Timeouts>("route.NAME.timeouts"),
         chapter::<Health>("route.NAME.health"),
         chapter::<Auth>("route.NAME.auth"),
@@ -79,11 +82,12 @@ const FILE_HEAD: &str = "\
 pub fn file() -> String {
     let mut text = FILE_HEAD.to_owned();
     for chapter in chapters() {
-        // A user has to have a password, so the example of one is commented out.
-        let is_example = chapter.path.ends_with("users.NAME");
+        // What one names as one likes is there only as an example.
+        let is_example = chapter.path.matches("NAME").count() > 1;
         let header = chapter
             .path
             .replace("users.NAME", "users.alice")
+            .replace("limits.NAME", "limits.batch")
             .replace("NAME", "main");
         text.push('\n');
         comment(&mut text, chapter.about);

@@ -111,6 +111,12 @@ reason! {
         MaxClients => "max_clients",
         /// `max_clients` of its route was reached.
         RouteMaxClients => "route_max_clients",
+        /// What was left is kept for the clients of rules that guarantee it, or for operators.
+        KeptForOthers => "kept_for_others",
+        /// `max_clients` of a rule was reached.
+        LimitMaxClients => "limit_max_clients",
+        /// `accept_rate` of a rule was reached.
+        LimitAcceptRate => "limit_accept_rate",
         /// No file descriptor was left.
         Descriptors => "descriptors",
         /// The memory for all clients together was used up.

@@ -113,6 +113,8 @@ pub struct Session {
     pub peer: SocketAddr,
     /// Index of its route.
     pub route: u16,
+    /// Which of the route's listeners it came in through, by their order.
+    pub listener: u16,
     /// See [`Flags`].
     pub flags: Flags,
     /// Commands sent whose replies have not arrived.
@@ -199,6 +201,15 @@ impl Session {
         self.input.shrink_to_fit();
     }
 
+    /// Whether it is being refused, but could be somebody for whom a place is kept.
+    pub fn may_be_kept_a_place(&self) -> bool {
+        self.flags.any(Flags::REFUSED)
+            && self
+                .extra
+                .as_deref()
+                .is_some_and(|extra| extra.may_be_kept_a_place)
+    }
+
     /// Whether it may be closed for being idle. As in Redis, a client that is
     /// blocked, subscribed or in a transaction is not idle.
     pub fn may_be_reaped(&self) -> bool {
@@ -275,6 +286,8 @@ pub struct Extra {
     pub previous_db: Option<u32>,
     /// When a refused client's socket is closed; microseconds.
     pub close_at: u64,
+    /// It is refused because what is left is kept for others, and may be one of those.
+    pub may_be_kept_a_place: bool,
 }
 
 /// What an asynchronous step found out for the command at the front.

@@ -130,7 +130,10 @@ impl State {
     pub(super) fn change_client(&mut self, ticket: Ticket, change: ClientCommand) {
         let session = &mut self.sessions[ticket.slot as usize];
         match change {
-            ClientCommand::SetName(name) => session.extra().name = name,
+            ClientCommand::SetName(name) => {
+                session.extra().name = name;
+                self.identify(ticket);
+            }
             ClientCommand::SetInfo(LibraryInfo::Name, name) => session.extra().lib_name = name,
             ClientCommand::SetInfo(LibraryInfo::Version, text) => {
                 session.extra().lib_version = text;

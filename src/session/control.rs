@@ -70,20 +70,19 @@ impl State {
     }
 
     fn info_facts(&self, route: u16) -> InfoFacts {
-        let front = &self.fronts[route as usize];
+        let limits = &self.proxy.limits;
         let metrics = &self.proxy.metrics;
-        let route = route as usize;
         let gauge = |pick: fn(&crate::metrics::WorkerMetrics) -> i64| {
-            metrics.route_total_gauge(route, pick).max(0) as u64
+            metrics.route_total_gauge(route as usize, pick).max(0) as u64
         };
         InfoFacts {
-            connected_clients: front.route.clients.taken() as u64,
+            connected_clients: limits.route_taken(route) as u64,
             blocked_clients: gauge(|worker| worker.clients_blocked.get()),
             pubsub_clients: gauge(|worker| worker.clients_subscribed.get()),
             tracking_clients: gauge(|worker| worker.clients_tracking.get()),
             watching_clients: gauge(|worker| worker.clients_watching.get()),
             clients_in_timeout_table: 0,
-            maxclients: front.route.clients.max() as u64,
+            maxclients: limits.route_max(route) as u64,
         }
     }
 
@@ -102,8 +101,8 @@ impl State {
             self.proxy.workers(),
             front.node.address,
             u8::from(front.node.is_ready()),
-            front.route.clients.taken(),
-            front.route.clients.max(),
+            self.proxy.limits.route_taken(route),
+            self.proxy.limits.route_max(route),
             metrics.route_total(index, |worker| worker.commands.get()),
             snapshot.total(),
             front.config.backend.max_connections,

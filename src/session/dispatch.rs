@@ -143,7 +143,7 @@ impl State {
             self.close(ticket.slot, crate::metrics::CloseReason::Protocol);
             return Step::Gone;
         }
-        if flags.any(Flags::REFUSED) {
+        if flags.any(Flags::REFUSED) && !self.may_say_who(ticket, request, row.class) {
             return self.refuse_client(ticket, request, row);
         }
         let table = front.table.clone();

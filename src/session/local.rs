@@ -96,6 +96,7 @@ impl State {
                 }
                 HelloStep::SetName(name) => {
                     self.sessions[ticket.slot as usize].extra().name = name;
+                    self.identify(ticket);
                 }
             }
         }
@@ -213,6 +214,7 @@ impl State {
         session.flags.clear(Flags::LOCKED_OUT);
         session.flags.set(Flags::MOVED);
         session.extra().user = name.unwrap_or_default();
+        self.identify(ticket);
     }
 
     /// `SELECT n`: the command itself travels over the new database's connection,
@@ -366,6 +368,7 @@ impl State {
         if starts_locked_out(&node, mode) {
             session.flags.set(Flags::LOCKED_OUT);
         }
+        self.identify(ticket);
         self.answer(ticket, b"+RESET\r\n", skipped)
     }
 

@@ -15,9 +15,8 @@ use super::outbox::Outbox;
 use super::proxy::Message;
 use super::reply_size::ReplySize;
 use super::worker::{ClientTask, State, Worker};
-use crate::admission::NoSlot;
 use crate::backend::{Partition, Ticket};
-use crate::metrics::{CloseReason, RefusedReason};
+use crate::metrics::CloseReason;
 use crate::net;
 use crate::resp::Version;
 
@@ -43,7 +42,8 @@ impl State {
                 socket,
                 peer,
                 route,
-            } => self.welcome(socket, peer, route),
+                listener,
+            } => self.welcome(socket, peer, (route, listener)),
             Message::Commands(batch) => self.take_batch(batch),
             Message::Replies { conn, bytes } => self.take_replies(conn, &bytes),
             Message::LinkLost {
@@ -86,25 +86,15 @@ impl State {
     }
 
     /// A client has connected.
-    fn welcome(&mut self, socket: StdStream, peer: SocketAddr, route: u16) {
+    fn welcome(&mut self, socket: StdStream, peer: SocketAddr, (route, listener): (u16, u16)) {
         // What the node has told just now is true for a client that comes now.
         self.refresh_tables();
         let front = &self.fronts[route as usize];
         let metrics = front.metrics.clone();
-        let permit = match front.route.clients.take() {
-            Ok(permit) => Some(permit),
-            Err(limit) => {
-                metrics.clients_refused[match limit {
-                    NoSlot::Process => RefusedReason::MaxClients,
-                    NoSlot::Route => RefusedReason::RouteMaxClients,
-                }]
-                .inc();
-                let proxy = &self.proxy;
-                front
-                    .route
-                    .client_refused(limit, &proxy.clients, &proxy.journal);
-                None
-            }
+        let is_locked_out = starts_locked_out(&front.node, front.config.auth.mode);
+        let (permit, may_be_kept_a_place) = match self.admit(route, peer, listener, is_locked_out) {
+            Ok(permit) => (Some(permit), false),
+            Err(no_place) => (None, no_place.may_be_kept_a_place),
         };
         if permit.is_none() && self.refused_now >= self.refused_max() {
             // No time for manners: told unasked, as Redis does it, and closed. A new
@@ -126,7 +116,7 @@ impl State {
         } else {
             metrics.client_opened();
         }
-        if starts_locked_out(node, mode) {
+        if is_locked_out {
             flags.set(Flags::LOCKED_OUT);
         }
         let now = self.clock.now();
@@ -143,6 +133,7 @@ impl State {
             id,
             peer,
             route,
+            listener,
             flags,
             in_flight: 0,
             conn: NONE,
@@ -165,7 +156,9 @@ impl State {
             permit,
             task: task.abort_handle(),
         });
-        if self.sessions[ticket.slot as usize].permit.is_none() {
+        let session = &mut self.sessions[ticket.slot as usize];
+        if session.permit.is_none() {
+            session.extra().may_be_kept_a_place = may_be_kept_a_place;
             self.expire_refused(ticket, now + super::refusal::SILENT_MAX);
         }
         if self.draining {

@@ -17,6 +17,7 @@ mod dispatch;
 mod effect;
 mod failure;
 pub mod hello;
+mod identity;
 pub mod info;
 mod input;
 mod lanes;

@@ -15,13 +15,13 @@ use super::failure::Failure;
 use super::links::Batch;
 use super::pause::Pause;
 use super::registry::Kill;
-use crate::admission::{ClientSlots, NoSlot};
+use crate::admission::{Limits, NoRoom};
 use crate::backend::Ticket;
 use crate::config::{self, Config};
 use crate::discovery::Deployment;
 use crate::metrics::{Event, EventKind, Journal, Latch, Metrics, WorkerMetrics};
 
-/// One named front: its settings, its nodes, its client slots.
+/// One named front: its settings and its nodes.
 #[derive(Debug)]
 pub struct Route {
     /// Its name, in logs and metrics.
@@ -29,8 +29,6 @@ pub struct Route {
     settings: ArcSwap<config::Route>,
     /// The nodes behind it.
     pub deployment: Arc<Deployment>,
-    /// Its client slots.
-    pub clients: Arc<ClientSlots>,
     /// What each worker counts on it.
     pub metrics: Vec<Arc<WorkerMetrics>>,
     /// A client was refused because of this limit, and there is no room to speak of yet.
@@ -43,8 +41,8 @@ pub struct Proxy {
     settings: ArcSwap<Config>,
     /// The routes, in the order of the settings.
     pub routes: Vec<Arc<Route>>,
-    /// Client slots of the whole process.
-    pub clients: Arc<ClientSlots>,
+    /// Who may come in: limits on clients, in all and by identity.
+    pub limits: Arc<Limits>,
     /// All counters.
     pub metrics: Arc<Metrics>,
     /// What happened.
@@ -70,6 +68,8 @@ pub enum Message {
         peer: std::net::SocketAddr,
         /// Index of the route.
         route: u16,
+        /// Which of the route's listeners it came in through, by their order.
+        listener: u16,
     },
     /// Commands for a connection of this worker.
     Commands(Batch),
@@ -170,49 +170,53 @@ impl Route {
 
     fn apply(&self, settings: config::Route) {
         let settings = Arc::new(settings);
-        self.clients.set_max(settings.clients.max_clients);
         self.deployment.apply(&settings);
         self.settings.store(settings);
     }
 
     /// A client was refused because of `limit`.
-    pub fn client_refused(&self, limit: NoSlot, process: &ClientSlots, journal: &Journal) {
-        if !self.full[limit as usize].set() {
+    pub fn client_refused(&self, limit: NoRoom, max: usize, journal: &Journal) {
+        let Some((setting, full)) = self.client_limit(limit) else {
+            return;
+        };
+        if !full.set() {
             return;
         }
-        let (setting, slots) = self.client_limit(limit, process);
         tracing::warn!(
-            route = %self.name, max = slots.max(),
+            route = %self.name, max,
             "{setting} is reached: new clients are refused"
         );
-        let event = Event::new(EventKind::LimitReached, setting).with("max", slots.max());
+        let event = Event::new(EventKind::LimitReached, setting).with("max", max);
         journal.note(event.on(&self.name));
     }
 
     /// Tells of limits on clients that are no longer reached. To be asked now and then.
-    pub fn look_for_room(&self, process: &ClientSlots, journal: &Journal) {
-        for limit in [NoSlot::Process, NoSlot::Route] {
-            let (setting, slots) = self.client_limit(limit, process);
-            let free = slots.max().saturating_sub(slots.taken());
-            if free == 0 || free < slots.max() / CLEARED_SHARE || !self.full[limit as usize].clear()
-            {
+    pub fn look_for_room(&self, index: u16, limits: &Limits, journal: &Journal) {
+        let process = (NoRoom::Process, limits.taken(), limits.max());
+        let own = (
+            NoRoom::Route,
+            limits.route_taken(index),
+            limits.route_max(index),
+        );
+        for (limit, taken, max) in [process, own] {
+            let Some((setting, full)) = self.client_limit(limit) else {
+                continue;
+            };
+            let free = max.saturating_sub(taken);
+            if free == 0 || free < max / CLEARED_SHARE || !full.clear() {
                 continue;
             }
-            let taken = slots.taken();
             tracing::info!(route = %self.name, taken, "{setting} is no longer reached");
             let event = Event::new(EventKind::LimitCleared, setting).with("clients", taken);
             journal.note(event.on(&self.name));
         }
     }
 
-    fn client_limit<'s>(
-        &'s self,
-        limit: NoSlot,
-        process: &'s ClientSlots,
-    ) -> (&'static str, &'s ClientSlots) {
+    fn client_limit(&self, limit: NoRoom) -> Option<(&'static str, &Latch)> {
         match limit {
-            NoSlot::Process => ("process.max_clients", process),
-            NoSlot::Route => ("clients.max_clients", &self.clients),
+            NoRoom::Process => Some(("process.max_clients", &self.full[0])),
+            NoRoom::Route => Some(("clients.max_clients", &self.full[1])),
+            _ => None,
         }
     }
 }
@@ -225,19 +229,17 @@ impl Proxy {
         mailboxes: Vec<UnboundedSender<Message>>,
     ) -> Arc<Proxy> {
         let workers = mailboxes.len();
-        let clients = ClientSlots::process(config.process.max_clients);
+        let limits = Limits::new(&config);
         let journal = Arc::new(Journal::new());
         let routes = config
             .routes
             .iter()
             .enumerate()
             .map(|(index, route)| {
-                let max = route.clients.max_clients;
                 let settings = Arc::new(route.clone());
                 Arc::new(Route {
                     name: route.name.clone(),
                     deployment: Deployment::new(&settings, workers, &journal),
-                    clients: ClientSlots::route(max, &clients),
                     metrics: (0..workers)
                         .map(|worker| metrics.worker(worker, index))
                         .collect(),
@@ -249,7 +251,7 @@ impl Proxy {
         Arc::new(Proxy {
             settings: ArcSwap::from_pointee(config),
             routes,
-            clients,
+            limits,
             metrics,
             journal,
             started: Instant::now(),
@@ -284,7 +286,7 @@ impl Proxy {
             names(&mut self.routes.iter().map(|route| &route.name)),
             "routes come and go by a restart only"
         );
-        self.clients.set_max(config.process.max_clients);
+        self.limits.reload(&config);
         for (route, settings) in self.routes.iter().zip(&config.routes) {
             route.apply(settings.clone());
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::client::{Flags, Lease, NONE, Transaction, Until};
 use super::failure;
 use super::worker::State;
+use crate::admission::ClientPermit;
 use crate::admission::Tally;
 use crate::backend::{Conn, Entry, Io, Marks, Mode, Ticket};
 use crate::metrics::{CloseReason, ErrorCause};
@@ -193,7 +194,15 @@ impl State {
         if self.look_for_hangup(ticket) {
             return;
         }
-        self.sessions[ticket.slot as usize].shrink_if_quiet(now);
+        let session = &mut self.sessions[ticket.slot as usize];
+        session.shrink_if_quiet(now);
+        if session
+            .permit
+            .as_ref()
+            .is_some_and(ClientPermit::is_outdated)
+        {
+            self.identify(ticket);
+        }
         self.recount_memory(ticket);
         let session = &self.sessions[ticket.slot as usize];
         let front = &self.fronts[session.route as usize];

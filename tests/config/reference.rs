@@ -1,6 +1,6 @@
 //! The reference is complete and true.
 
-use weir::config::{AuthMode, Config, Flags, Secret, User, reference};
+use weir::config::{AuthMode, Config, Flags, Limit, Secret, User, reference};
 
 use crate::repository;
 
@@ -40,7 +40,7 @@ fn every_line_of_the_reference_can_be_uncommented() {
     let is_setting = |line: &str| {
         let name: String = line
             .chars()
-            .take_while(|c| c.is_ascii_lowercase() || *c == '_')
+            .take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '_')
             .collect();
         !name.is_empty() && line[name.len()..].starts_with(" = ")
     };
@@ -58,6 +58,19 @@ fn every_line_of_the_reference_can_be_uncommented() {
     let route = &mut expected.routes[0];
     route.backend.username = Some("weir".to_owned());
     route.backend.password = Some(Secret::new("..."));
+    route.clients.operator_networks = vec!["10.9.0.0/24".parse().unwrap()];
+    route.clients.operator_users = vec!["admin".to_owned()];
+    route.limits = vec![Limit {
+        name: "batch".to_owned(),
+        networks: vec![
+            "10.1.0.0/16".parse().unwrap(),
+            "2001:db8::/32".parse().unwrap(),
+        ],
+        users: vec!["batch*".to_owned()],
+        client_names: vec!["batch-*".to_owned(), "report-?".to_owned()],
+        listeners: route.listen.clone(),
+        ..Limit::default()
+    }];
     route.auth.mode = AuthMode::Weir;
     route.auth.users = vec![User {
         name: "alice".to_owned(),

@@ -1,12 +1,14 @@
 //! The kinds of values that settings have: what each accepts and how it reads it.
 
 mod address;
+mod list;
 mod number;
 mod password;
 mod share;
 mod text;
 
 pub(super) use address::{HostPort, Listen, ListenOrOff};
+pub(super) use list::{Networks, Patterns};
 pub(super) use number::{Count, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, Size, Time};
 pub(super) use password::{OptionalPassword, Password};
 pub(super) use share::Share;

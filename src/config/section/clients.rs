@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use crate::config::Network;
 use crate::config::definition::section;
-use crate::config::kind::{Count, DAY, GIB, KIB, MIB, MILLISECOND, Size, Switch, Time};
+use crate::config::kind::{
+    Count, DAY, GIB, KIB, MIB, MILLISECOND, Networks, Patterns, Size, Switch, Time,
+};
 
 section! {
     /// What clients of the route may take. The limits of one client are there so
@@ -13,6 +16,27 @@ section! {
         /// (`max_clients` in `[process]`).
         max_clients: usize = Count::from_to(0, 1_000_000),
             default 0, changes Live;
+
+        /// Of these, so many are kept for operators: whoever else wants them is refused, so
+        /// that there is a way in when an application has taken everything. No rule of
+        /// `limits` is about an operator's client, and none makes way for another.
+        reserved_clients: usize = Count::from_to(0, 10_000),
+            default 0, changes Live;
+
+        /// Source addresses of operators.
+        /// Not those of applications: their clients would be held to no limit but `max_clients`.
+        operator_networks: Vec<Network> = Networks,
+            default none, example "10.9.0.0/24", changes Live;
+
+        /// Users that operators log in as. Where only these tell an operator, one who comes
+        /// when all is full is not refused before it has logged in.
+        operator_users: Vec<String> = Patterns,
+            default none, example "admin", changes Live;
+
+        /// IPv6 clients are counted together by so many first bits of their address: one
+        /// machine has a whole network of 64 bits to call from.
+        ipv6_group: u8 = Count::from_to(16, 128),
+            default 64, changes Live;
 
         /// A client that has asked nothing for so long is closed; never one that
         /// is in a transaction, blocked, subscribed or waiting for a reply.

@@ -21,6 +21,13 @@ section! {
         max_clients: usize = Count::from_to(1, 1_000_000),
             default 10_000, changes Live;
 
+        /// Who is counted: so many source addresses, users and names have an account of their
+        /// own at once, those who are connected before those who were. Who comes beyond shares
+        /// one account for each rule. An account takes about 300 bytes. 0 means as
+        /// many as `max_clients`, at most 65536.
+        identities_max: usize = Count::from_to(0, 1_000_000),
+            default 0, changes Live;
+
         /// Memory that requests on their way in and replies that clients have not
         /// read yet may take together, on all routes. At three quarters of it those who
         /// do not read are made to wait, at the limit the clients that hold the most

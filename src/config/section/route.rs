@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Auth, Backend, Clients, Health, Timeouts};
+use super::{Auth, Backend, Clients, Health, Limit, Timeouts};
 use crate::config::definition::section;
 use crate::config::kind::Listen;
 
@@ -22,6 +22,8 @@ section! {
         name: String;
         /// What clients may take.
         clients: Clients;
+        /// What some of them may take, in the order of the file.
+        limits: Vec<Limit>;
         /// The Redis behind the route.
         backend: Backend;
         /// Who clients are.

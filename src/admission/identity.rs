@@ -1,0 +1,212 @@
+//! Who a client is, and with whom it is counted.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::book::NoRoom;
+use super::token_bucket::TokenBucket;
+use crate::config::Network;
+
+/// What is known of a client. User and name come late: a client says them, or never does.
+#[derive(Clone, Copy, Debug)]
+pub struct Who<'a> {
+    /// Where it calls from.
+    pub address: IpAddr,
+    /// Which of its route's listeners it came in through, by their order.
+    pub listener: u16,
+    /// The user as whom it runs commands; `None` before a login that it has to make.
+    pub user: Option<&'a [u8]>,
+    /// The name that it gave itself; empty for none.
+    pub name: &'a [u8],
+}
+
+/// What those have in common who are counted together under one rule.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// A source address, or the network that stands for it.
+    Address(Network),
+    /// A user.
+    User(Box<[u8]>),
+    /// A client name.
+    Name(Box<[u8]>),
+    /// That the rule is about them.
+    All,
+    /// That there was no room for an account of their own.
+    Others,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Key::Address(network) => network.fmt(f),
+            Key::User(name) | Key::Name(name) => shown(name).fmt(f),
+            Key::All => f.write_str("all"),
+            Key::Others => f.write_str("others"),
+        }
+    }
+}
+
+/// A name from outside, for logs and labels: printable and short.
+fn shown(name: &[u8]) -> String {
+    const SHOWN_MAX: usize = 64;
+    let cut = &name[..name.len().min(SHOWN_MAX)];
+    cut.escape_ascii().to_string()
+}
+
+/// The clients that are counted together under one rule, and what became of those who asked
+/// to be. The numbers change under the book's lock only and are read by anybody.
+#[derive(Debug)]
+pub struct Group {
+    /// The rule.
+    pub rule: Arc<RuleTally>,
+    /// What its clients have in common.
+    pub key: Key,
+    clients: AtomicU32,
+    admitted: AtomicU64,
+    refused: Refused,
+    accepts: Mutex<TokenBucket>,
+    /// It stands in the book's queue of accounts that were found empty.
+    pub(super) queued: AtomicBool,
+}
+
+impl Group {
+    pub(super) fn new(rule: Arc<RuleTally>, key: Key, accepts: TokenBucket) -> Arc<Group> {
+        Arc::new(Group {
+            rule,
+            key,
+            clients: AtomicU32::new(0),
+            admitted: AtomicU64::new(0),
+            refused: Refused::default(),
+            accepts: Mutex::new(accepts),
+            queued: AtomicBool::new(false),
+        })
+    }
+
+    /// Its clients now.
+    pub fn clients(&self) -> usize {
+        self.clients.load(Relaxed) as usize
+    }
+
+    /// Clients that it ever had.
+    pub fn admitted(&self) -> u64 {
+        self.admitted.load(Relaxed)
+    }
+
+    /// Clients refused, by why.
+    pub fn refused(&self, why: NoRoom) -> u64 {
+        self.refused.get(why)
+    }
+
+    /// Clients refused, for whatever reason.
+    pub fn refused_all(&self) -> u64 {
+        self.refused.sum()
+    }
+
+    /// One client more; `is_new` if it has not been counted here before.
+    pub(super) fn enter(&self, is_new: bool) {
+        self.clients.fetch_add(1, Relaxed);
+        self.admitted.fetch_add(u64::from(is_new), Relaxed);
+    }
+
+    pub(super) fn leave(&self) {
+        self.clients.fetch_sub(1, Relaxed);
+    }
+
+    pub(super) fn count_refused(&self, why: NoRoom) {
+        self.refused.count(why);
+    }
+
+    /// Takes one accept out of the group's rate.
+    pub(super) fn take_accept(&self, rate: f64, burst: f64, now: u64) -> bool {
+        let mut accepts = self.accepts.lock().unwrap_or_else(PoisonError::into_inner);
+        accepts.take(1.0, rate, burst, now)
+    }
+}
+
+/// What one rule counts, of all its clients. Outlives changes of the rule.
+#[derive(Debug)]
+pub struct RuleTally {
+    /// Its own number in this process.
+    pub(super) id: u32,
+    /// The route that the rule is of.
+    pub route: u16,
+    /// The rule's name.
+    pub name: Box<str>,
+    clients: AtomicU32,
+    /// Places kept for its clients.
+    guaranteed: AtomicUsize,
+    /// Those of its clients that have one of these places.
+    sharers: AtomicUsize,
+    refused: Refused,
+}
+
+impl RuleTally {
+    pub(super) fn new(id: u32, route: u16, name: &str) -> Arc<RuleTally> {
+        Arc::new(RuleTally {
+            id,
+            route,
+            name: name.into(),
+            clients: AtomicU32::new(0),
+            guaranteed: AtomicUsize::new(0),
+            sharers: AtomicUsize::new(0),
+            refused: Refused::default(),
+        })
+    }
+
+    /// Clients that the rule is about now.
+    pub fn clients(&self) -> usize {
+        self.clients.load(Relaxed) as usize
+    }
+
+    /// Clients that the rule refused, by why.
+    pub fn refused(&self, why: NoRoom) -> u64 {
+        self.refused.get(why)
+    }
+
+    /// Of the places kept for its clients, those that nobody has taken.
+    pub fn unmet(&self) -> usize {
+        let sharers = self.sharers.load(Relaxed);
+        self.guaranteed.load(Relaxed).saturating_sub(sharers)
+    }
+
+    pub(super) fn enter(&self) {
+        self.clients.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn leave(&self) {
+        self.clients.fetch_sub(1, Relaxed);
+    }
+
+    pub(super) fn change_sharers(&self, change: impl FnOnce(usize) -> usize) {
+        self.sharers
+            .store(change(self.sharers.load(Relaxed)), Relaxed);
+    }
+
+    pub(super) fn set_guaranteed(&self, guaranteed: usize) {
+        self.guaranteed.store(guaranteed, Relaxed);
+    }
+
+    pub(super) fn count_refused(&self, why: NoRoom) {
+        self.refused.count(why);
+    }
+}
+
+/// Clients refused, by why.
+#[derive(Debug, Default)]
+struct Refused([AtomicU64; NoRoom::ALL.len()]);
+
+impl Refused {
+    fn get(&self, why: NoRoom) -> u64 {
+        self.0[why as usize].load(Relaxed)
+    }
+
+    fn sum(&self) -> u64 {
+        self.0.iter().map(|count| count.load(Relaxed)).sum()
+    }
+
+    fn count(&self, why: NoRoom) {
+        self.0[why as usize].fetch_add(1, Relaxed);
+    }
+}

@@ -1,0 +1,80 @@
+//! `[route.NAME.limits.NAME]`: what some clients of a route may take together, or each.
+
+use std::net::SocketAddr;
+
+use crate::config::Network;
+use crate::config::definition::section;
+use crate::config::kind::{Choice, Count, Listen, Networks, Patterns};
+
+/// Which of the clients that a rule is about are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Per {
+    /// Those of one source address (IPv6: of one network of `ipv6_group` bits).
+    Address,
+    /// Those that logged in as the same user.
+    User,
+    /// Those that gave themselves the same name.
+    Name,
+    /// All of them.
+    Rule,
+}
+
+section! {
+    /// A rule for some of a route's clients. It is about the clients that match all of
+    /// `networks`, `users`, `client_names` and `listeners` that are given, and every rule that
+    /// a client matches holds. User and name are known once the client has said them; its
+    /// place is then counted anew, and where there is none its next command is refused.
+    /// docs/LIMITS.md tells more.
+    pub struct Limit {
+        /// Source addresses of the clients that the rule is about. IPv4 addresses that come in
+        /// through an IPv6 listener are IPv4 addresses.
+        networks: Vec<Network> = Networks,
+            default none, example ["10.1.0.0/16", "2001:db8::/32"], changes Live;
+
+        /// Redis users, or Weir's own, that the clients log in as. Who never logs in is "default".
+        users: Vec<String> = Patterns,
+            default none, example "batch*", changes Live;
+
+        /// Names that the clients give themselves with CLIENT SETNAME or HELLO SETNAME. Anybody
+        /// can take any name: good for keeping order among friends, not against others.
+        client_names: Vec<String> = Patterns,
+            default none, example ["batch-*", "report-?"], changes Live;
+
+        /// Listeners of the route, as `listen` names them, that the clients come in through.
+        listeners: Vec<SocketAddr> = Listen,
+            default none, example "127.0.0.1:6380", changes Live;
+
+        /// Who is counted together: "address" gives each source address as much as the rule
+        /// says, "user" each user, "name" each client name, "rule" gives it to all of them together.
+        per: Per = Choice(&[
+            ("address", Per::Address),
+            ("user", Per::User),
+            ("name", Per::Name),
+            ("rule", Per::Rule),
+        ]),
+            default "address", changes Live;
+
+        /// The ceiling: connections of each who is counted. One more is refused with Redis's
+        /// own "-ERR max number of clients reached". 0 means as many as the route takes.
+        max_clients: usize = Count::from_to(0, 1_000_000),
+            default 0, changes Live;
+
+        /// The share: so many connections of the route's `max_clients` are kept for the clients
+        /// of this rule, all of them together, whoever else wants them.
+        guaranteed: usize = Count::from_to(0, 1_000_000),
+            default 0, changes Live;
+
+        /// New connections a second of each who is counted; more are refused, so that they
+        /// cost nobody else a wait. 0 means as many as come.
+        accept_rate: u32 = Count::from_to(0, 1_000_000),
+            default 0, changes Live;
+
+        /// How many of them may come at once after a quiet time. 0 means one second's worth.
+        accept_burst: u32 = Count::from_to(0, 1_000_000),
+            default 0, changes Live;
+    }
+    with {
+        /// The NAME in `[route.NAME.limits.NAME]`; it stands in logs and metrics.
+        name: String;
+    }
+}
