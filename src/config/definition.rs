@@ -79,6 +79,10 @@ pub struct Setting<S> {
     pub(super) facts: Facts,
     /// Reads a value as written and stores it; the error says what was expected and found.
     pub(super) set: fn(&mut S, &Found<'_>) -> Result<(), String>,
+    /// Its value as it would be written, without quotes; a password is hidden.
+    pub(super) show: fn(&S) -> String,
+    /// What tells two of its values apart; not to be shown.
+    pub(super) identity: fn(&S) -> Vec<u8>,
 }
 
 /// A struct declared by [`section!`].
@@ -165,6 +169,8 @@ macro_rules! section {
                         section.$field = $crate::config::kind::Kind::read(&$kind, found)?;
                         Ok(())
                     },
+                    show: |section| $crate::config::kind::Kind::show(&$kind, &section.$field),
+                    identity: |section| $crate::config::kind::Kind::identity(&$kind, &section.$field),
                 },
             )+];
         }

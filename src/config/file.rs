@@ -11,6 +11,7 @@ use super::flags::Flags;
 use super::kind::Sources;
 use super::mistake::{Mistake, Mistakes};
 use super::reader::{Entry, Reader, join};
+use super::source::{self, Override};
 use super::{Config, Limit, Route, User};
 
 /// The longest file that Weir reads, in bytes: a thousand routes fit many times.
@@ -36,10 +37,10 @@ pub(super) fn load(path: &Path, flags: &Flags, sources: Sources<'_>) -> Result<C
             problem,
         }])
     })?;
-    parse(&name, &text, flags, sources)
+    parse(&name, &text, flags, sources, &[])
 }
 
-fn read(path: &Path) -> Result<String, String> {
+pub(super) fn read(path: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes))
@@ -60,6 +61,7 @@ pub(super) fn parse(
     text: &str,
     flags: &Flags,
     sources: Sources<'_>,
+    overrides: &[Override],
 ) -> Result<Config, Mistakes> {
     let mut reader = Reader::new(name, text, sources);
     let (document, errors) = DeTable::parse_recoverable(text);
@@ -68,6 +70,7 @@ pub(super) fn parse(
     }
     let mut config = root(&mut reader, document.get_ref());
     flags.apply(&mut config, &mut reader);
+    source::apply(overrides, &mut config, &mut reader);
     if reader.is_whole() {
         agree(&mut config, &mut reader);
     }

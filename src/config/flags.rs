@@ -7,6 +7,7 @@ use super::agree::agree;
 use super::kind::Sources;
 use super::mistake::Mistakes;
 use super::reader::Reader;
+use super::source::{self, Override};
 use super::{Config, Route};
 
 /// The name of the one route of a Weir without a file.
@@ -31,7 +32,11 @@ pub struct Flags {
 
 impl Flags {
     /// The configuration of a Weir without a file: one route, everything else default.
-    pub(super) fn config(&self, sources: Sources<'_>) -> Result<Config, Mistakes> {
+    pub(super) fn config(
+        &self,
+        sources: Sources<'_>,
+        overrides: &[Override],
+    ) -> Result<Config, Mistakes> {
         let mut reader = Reader::new(COMMAND_LINE, "", sources);
         let mut config = Config::empty();
         config.routes = vec![Route {
@@ -39,6 +44,7 @@ impl Flags {
             ..Route::default()
         }];
         self.apply(&mut config, &mut reader);
+        source::apply(overrides, &mut config, &mut reader);
         if reader.is_whole() {
             reader.require::<super::Backend>("route.main.backend", None);
             agree(&mut config, &mut reader);

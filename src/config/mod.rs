@@ -13,18 +13,22 @@ mod definition;
 mod file;
 mod flags;
 mod kind;
+mod listing;
 mod mistake;
 mod network;
 mod reader;
 pub mod reference;
 mod secret;
 mod section;
+mod source;
 pub mod units;
 mod unknown;
 
 use std::path::Path;
 
+pub use definition::Reload;
 pub use flags::Flags;
+pub use listing::{Change, Item};
 pub use mistake::{Mistake, Mistakes};
 pub use network::Network;
 pub use secret::{Origin, Secret};
@@ -32,6 +36,7 @@ pub use section::{
     Admin, Auth, AuthMode, Backend, Clients, Health, Limit, Log, LogFormat, OnLoss, Per, Process,
     Route, Timeouts, User,
 };
+pub use source::{Override, Source, worst};
 
 use kind::Sources;
 
@@ -75,7 +80,7 @@ impl Config {
     ///
     /// Every mistake in it.
     pub fn parse(name: &str, text: &str) -> Result<Config, Mistakes> {
-        file::parse(name, text, &Flags::default(), Sources::none())
+        file::parse(name, text, &Flags::default(), Sources::none(), &[])
     }
 
     /// A Weir without a file: one route named `main`, every setting that is not
@@ -85,7 +90,7 @@ impl Config {
     ///
     /// Every mistake in the flags, and a missing backend.
     pub fn from_flags(flags: &Flags) -> Result<Config, Mistakes> {
-        flags.config(Sources::none())
+        flags.config(Sources::none(), &[])
     }
 
     /// A Weir with one route named `main` to this backend, taken as it is, and

@@ -248,6 +248,39 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// As [`Reader::given`], where the value is a text without quotes that may stand for
+    /// a number, a switch or a list.
+    pub(super) fn given_as_text<S: Section>(
+        &mut self,
+        section: &mut S,
+        (path, name): (&str, &str),
+        place: (&str, &str),
+        value: &str,
+    ) {
+        let setting = S::SETTINGS
+            .iter()
+            .find(|setting| setting.facts.name == name)
+            .expect("the caller has looked");
+        let as_text = DeValue::String(value.into());
+        let found = Found::new(&as_text, "", self.sources);
+        let parsed = DeValue::parse(value).map(Spanned::into_inner);
+        match ((setting.set)(section, &found), parsed) {
+            (Err(_), Ok(parsed)) => self.given(section, (path, name), place, &parsed),
+            _ => self.given(section, (path, name), place, &as_text),
+        }
+    }
+
+    /// Notes a setting from elsewhere than the file that there is not.
+    pub(super) fn unknown_override(&mut self, place: &str, key: &str) {
+        self.is_whole = false;
+        self.mistakes.push(Mistake {
+            source: place.to_owned(),
+            line: None,
+            key: key.to_owned(),
+            problem: "there is no setting of this name that can be given here".to_owned(),
+        });
+    }
+
     /// Sets one setting from elsewhere than the file: `place` (the command line, the
     /// environment), where it is called `called`.
     pub(super) fn given<S: Section>(

@@ -4,7 +4,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use toml::de::DeValue;
 
-use super::{Found, Kind, describe};
+use super::{Found, Kind, describe, show_list};
 
 /// One address to listen on, or a list of them.
 pub(in crate::config) struct Listen;
@@ -36,6 +36,10 @@ impl Kind for Listen {
     fn absent(&self) -> Option<Vec<SocketAddr>> {
         Some(Vec::new())
     }
+
+    fn show(&self, value: &Vec<SocketAddr>) -> String {
+        show_list(value)
+    }
 }
 
 /// One address to listen on, or not at all.
@@ -57,6 +61,10 @@ impl Kind for ListenOrOff {
                 .map_err(|_| found.not(&self.accepts())),
             None => Err(found.not(&self.accepts())),
         }
+    }
+
+    fn show(&self, value: &Option<SocketAddr>) -> String {
+        value.map_or_else(|| "off".to_owned(), |address| address.to_string())
     }
 }
 
@@ -81,6 +89,10 @@ impl Kind for HostPort {
 
     fn absent(&self) -> Option<String> {
         Some(String::new())
+    }
+
+    fn show(&self, value: &String) -> String {
+        value.clone()
     }
 }
 

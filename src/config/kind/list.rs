@@ -2,7 +2,7 @@
 
 use toml::de::DeValue;
 
-use super::{Found, Kind, describe};
+use super::{Found, Kind, describe, show_list};
 use crate::config::Network;
 
 /// Networks and addresses; none if nobody gave any.
@@ -21,6 +21,10 @@ impl Kind for Networks {
 
     fn absent(&self) -> Option<Vec<Network>> {
         Some(Vec::new())
+    }
+
+    fn show(&self, value: &Vec<Network>) -> String {
+        show_list(value)
     }
 }
 
@@ -45,6 +49,10 @@ impl Kind for Patterns {
 
     fn absent(&self) -> Option<Vec<String>> {
         Some(Vec::new())
+    }
+
+    fn show(&self, value: &Vec<String>) -> String {
+        show_list(value)
     }
 }
 

@@ -40,7 +40,7 @@ impl Sources<'_> {
 /// How one setting's values are read.
 pub(super) trait Kind {
     /// What it reads them into.
-    type Value;
+    type Value: std::fmt::Debug;
 
     /// What it accepts, to follow the word "expected".
     fn accepts(&self) -> String;
@@ -53,6 +53,16 @@ pub(super) trait Kind {
         None
     }
 
+    /// The value as it would be written, without quotes. Never a password.
+    fn show(&self, value: &Self::Value) -> String {
+        format!("{value:?}")
+    }
+
+    /// What tells two values apart; not to be shown.
+    fn identity(&self, value: &Self::Value) -> Vec<u8> {
+        self.show(value).into_bytes()
+    }
+
     /// Endings of the key under which it may be given.
     fn forms(&self) -> &'static [&'static str] {
         &[""]
@@ -60,12 +70,12 @@ pub(super) trait Kind {
 }
 
 /// [`Kind::accepts`] of a kind that reads values of the type `V`.
-pub(super) fn accepts<V>(kind: &dyn Kind<Value = V>) -> String {
+pub(super) fn accepts<V: std::fmt::Debug>(kind: &dyn Kind<Value = V>) -> String {
     kind.accepts()
 }
 
 /// [`Kind::forms`] of a kind that reads values of the type `V`.
-pub(super) fn forms<V>(kind: &dyn Kind<Value = V>) -> &'static [&'static str] {
+pub(super) fn forms<V: std::fmt::Debug>(kind: &dyn Kind<Value = V>) -> &'static [&'static str] {
     kind.forms()
 }
 
@@ -89,6 +99,16 @@ impl<'a> Found<'a> {
     /// "expected …, found …".
     fn not(&self, expected: &str) -> String {
         format!("expected {expected}, found {}", describe(self.value))
+    }
+}
+
+/// A list as it would be written; the only one of a list alone and without quotes.
+pub(super) fn show_list<T: ToString>(items: &[T]) -> String {
+    let texts: Vec<String> = items.iter().map(ToString::to_string).collect();
+    match texts.as_slice() {
+        [] => String::new(),
+        [text] => text.clone(),
+        texts => format!("{texts:?}"),
     }
 }
 

@@ -40,7 +40,7 @@ impl<T: TryFrom<u64>> Count<T> {
     }
 }
 
-impl<T: TryFrom<u64>> Kind for Count<T> {
+impl<T: TryFrom<u64> + std::fmt::Debug> Kind for Count<T> {
     type Value = T;
 
     fn accepts(&self) -> String {
@@ -86,6 +86,10 @@ impl Kind for Size {
         }
         .filter(|bytes| (self.min..=self.max).contains(bytes))
         .ok_or_else(|| found.not(&self.accepts()))
+    }
+
+    fn show(&self, value: &u64) -> String {
+        format_size(*value)
     }
 }
 
@@ -140,6 +144,10 @@ impl Kind for Time {
             (self.min..=self.max).contains(time) || (time.is_zero() && self.zero.is_some())
         })
         .ok_or_else(|| found.not(&self.accepts()))
+    }
+
+    fn show(&self, value: &Duration) -> String {
+        format_duration(*value)
     }
 }
 

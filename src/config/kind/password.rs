@@ -32,6 +32,14 @@ impl Kind for Password {
         Some(Secret::default())
     }
 
+    fn show(&self, value: &Secret) -> String {
+        value.to_string()
+    }
+
+    fn identity(&self, value: &Secret) -> Vec<u8> {
+        value.expose().to_vec()
+    }
+
     fn forms(&self) -> &'static [&'static str] {
         FORMS
     }
@@ -53,6 +61,16 @@ impl Kind for OptionalPassword {
 
     fn absent(&self) -> Option<Option<Secret>> {
         Some(None)
+    }
+
+    fn show(&self, value: &Option<Secret>) -> String {
+        value.as_ref().map_or(String::new(), ToString::to_string)
+    }
+
+    fn identity(&self, value: &Option<Secret>) -> Vec<u8> {
+        value
+            .as_ref()
+            .map_or(Vec::new(), |secret| Password.identity(secret))
     }
 
     fn forms(&self) -> &'static [&'static str] {

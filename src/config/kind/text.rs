@@ -25,7 +25,7 @@ impl Kind for Switch {
 /// One of a few words.
 pub(in crate::config) struct Choice<T: 'static>(pub(in crate::config) &'static [(&'static str, T)]);
 
-impl<T: Copy> Kind for Choice<T> {
+impl<T: Copy + PartialEq + std::fmt::Debug> Kind for Choice<T> {
     type Value = T;
 
     fn accepts(&self) -> String {
@@ -45,6 +45,11 @@ impl<T: Copy> Kind for Choice<T> {
             .find(|(word, _)| Some(*word) == chosen)
             .map(|(_, value)| *value)
             .ok_or_else(|| found.not(&self.accepts()))
+    }
+
+    fn show(&self, value: &T) -> String {
+        let word = self.0.iter().find(|(_, known)| known == value);
+        word.map_or_else(|| format!("{value:?}"), |(word, _)| (*word).to_owned())
     }
 }
 
@@ -68,6 +73,10 @@ impl Kind for OptionalText {
     fn absent(&self) -> Option<Option<String>> {
         Some(None)
     }
+
+    fn show(&self, value: &Option<String>) -> String {
+        value.clone().unwrap_or_default()
+    }
 }
 
 /// Log levels: one for all, and others for named modules.
@@ -87,6 +96,10 @@ impl Kind for Filter {
             .filter(|text| text.split(',').all(is_directive))
             .map(str::to_owned)
             .ok_or_else(|| found.not(&self.accepts()))
+    }
+
+    fn show(&self, value: &String) -> String {
+        value.clone()
     }
 }
 

@@ -25,7 +25,7 @@ section! {
     pub struct Backend {
         /// Where Redis is: host and port. A name is resolved at each dial.
         address: String = HostPort,
-            default required, example "127.0.0.1:6379", changes Live;
+            default required, example "127.0.0.1:6379", changes Restart;
 
         /// The user as whom Weir itself connects: for its own questions (INFO,
         /// COMMAND, probes), and for clients where `mode` in `auth` is "weir" or

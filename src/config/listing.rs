@@ -1,0 +1,267 @@
+//! All settings of a configuration by their full names: what `WEIR CONFIG GET` shows,
+//! and what differs between two configurations and what a reload may do about it.
+
+use std::collections::BTreeMap;
+
+use super::Config;
+use super::definition::{Reload, Section};
+use super::reader::join;
+
+/// One setting and its value.
+#[derive(Clone)]
+pub struct Item {
+    /// Its full name, such as `route.main.backend.max_connections`.
+    pub key: String,
+    /// Its value as it would be written, without quotes; of a password only that it is
+    /// hidden.
+    pub value: String,
+    /// What a reload may do with it.
+    pub reload: Reload,
+    /// What tells two values apart: of a password its bytes, so never shown.
+    identity: Vec<u8>,
+}
+
+/// A setting that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Its full name, or that of a route which comes or goes.
+    pub key: String,
+    /// The value now; empty for what is new.
+    pub from: String,
+    /// The other value; empty for what is gone.
+    pub to: String,
+    /// What a reload may do about it.
+    pub reload: Reload,
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = |value: &str| match value {
+            "" => "nothing".to_owned(),
+            value => value.to_owned(),
+        };
+        let (from, to) = (shown(&self.from), shown(&self.to));
+        let reload = self.reload.text();
+        write!(f, "{}: {from} -> {to} ({reload})", self.key)
+    }
+}
+
+/// Sees each section of a configuration, with its path.
+trait Visitor {
+    fn section<S: Section>(&mut self, path: &str, section: &S);
+}
+
+impl Config {
+    /// Shows `visitor` every section. A new kind of section is a line here; a test
+    /// fails where one is missing.
+    fn walk(&self, visitor: &mut impl Visitor) {
+        visitor.section("process", &self.process);
+        visitor.section("log", &self.log);
+        visitor.section("admin", &self.admin);
+        for route in &self.routes {
+            let path = join("route", &route.name);
+            visitor.section(&path, route);
+            visitor.section(&join(&path, "backend"), &route.backend);
+            visitor.section(&join(&path, "clients"), &route.clients);
+            for limit in &route.limits {
+                let limits = join(&path, "limits");
+                visitor.section(&join(&limits, &limit.name), limit);
+            }
+            visitor.section(&join(&path, "timeouts"), &route.timeouts);
+            visitor.section(&join(&path, "health"), &route.health);
+            visitor.section(&join(&path, "auth"), &route.auth);
+            for user in &route.auth.users {
+                let users = join(&join(&path, "auth"), "users");
+                visitor.section(&join(&users, &user.name), user);
+            }
+        }
+    }
+
+    /// Every setting with its value, in the order of the reference.
+    pub fn items(&self) -> Vec<Item> {
+        struct Items(Vec<Item>);
+        impl Visitor for Items {
+            fn section<S: Section>(&mut self, path: &str, section: &S) {
+                self.0.extend(S::SETTINGS.iter().map(|setting| Item {
+                    key: join(path, setting.facts.name),
+                    value: (setting.show)(section),
+                    reload: setting.facts.reload,
+                    identity: (setting.identity)(section),
+                }));
+            }
+        }
+        let mut items = Items(Vec::new());
+        self.walk(&mut items);
+        items.0
+    }
+
+    /// What would be different with `other`, in the order of the reference.
+    pub fn changes(&self, other: &Config) -> Vec<Change> {
+        let mut changes = self.changed_routes(other);
+        let mut before: BTreeMap<String, Item> = by_key(self.items());
+        for item in other.items() {
+            let earlier = before.remove(&item.key);
+            let is_same = earlier
+                .as_ref()
+                .is_some_and(|earlier| earlier.identity == item.identity);
+            if is_same || changes.iter().any(|route| is_within(&item.key, &route.key)) {
+                continue;
+            }
+            changes.push(Change {
+                from: earlier.map_or(String::new(), |earlier| earlier.value),
+                to: item.value,
+                reload: item.reload,
+                key: item.key,
+            });
+        }
+        for (key, gone) in before {
+            if !changes.iter().any(|route| is_within(&key, &route.key)) {
+                changes.push(Change {
+                    from: gone.value,
+                    to: String::new(),
+                    reload: gone.reload,
+                    key,
+                });
+            }
+        }
+        changes
+    }
+
+    /// Routes that come, go or change places: their listeners and counters are made
+    /// when Weir starts.
+    fn changed_routes(&self, other: &Config) -> Vec<Change> {
+        let names = |config: &Config| -> Vec<String> {
+            config
+                .routes
+                .iter()
+                .map(|route| route.name.clone())
+                .collect()
+        };
+        let (before, after) = (names(self), names(other));
+        let there = |is_there: bool| String::from(if is_there { "a route" } else { "" });
+        let all = before.iter().chain(&after);
+        let mut changes: Vec<Change> = all
+            .filter(|name| before.contains(name) != after.contains(name))
+            .map(|name| Change {
+                key: join("route", name),
+                from: there(before.contains(name)),
+                to: there(after.contains(name)),
+                reload: Reload::Restart,
+            })
+            .collect();
+        if changes.is_empty() && before != after {
+            changes.push(Change {
+                key: "route".to_owned(),
+                from: before.join(", "),
+                to: after.join(", "),
+                reload: Reload::Restart,
+            });
+        }
+        changes
+    }
+}
+
+fn by_key(items: Vec<Item>) -> BTreeMap<String, Item> {
+    let keyed = items.into_iter();
+    keyed.map(|item| (item.key.clone(), item)).collect()
+}
+
+fn is_within(key: &str, section: &str) -> bool {
+    key.strip_prefix(section)
+        .is_some_and(|rest| rest.starts_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::reference;
+
+    fn config(text: &str) -> Config {
+        Config::parse("weir.toml", text).expect("a configuration")
+    }
+
+    const PLAIN: &str = "[route.main]\nbackend = \"127.0.0.1:6379\"\n";
+
+    #[test]
+    fn every_section_of_the_reference_is_listed() {
+        let text = format!(
+            "{PLAIN}[route.main.limits.NAME]\nnetworks = \"10.0.0.0/8\"\n\
+             [route.main.auth]\nmode = \"weir\"\n[route.main.auth.users.NAME]\npassword = \"x\"\n"
+        );
+        let items = config(&text).items();
+        for chapter in reference::chapters() {
+            let path = chapter.path.replacen("NAME", "main", 1);
+            for setting in chapter.settings {
+                let key = join(&path, setting.name);
+                assert!(
+                    items.iter().any(|item| item.key == key),
+                    "{key} is not listed"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn values_are_shown_as_they_are_written_and_passwords_are_not() {
+        let text = format!(
+            "{PLAIN}listen = [\"127.0.0.1:1\", \"[::1]:2\"]\n[route.main.clients]\noutput_max = 1048576\n\
+             [process]\ndrain_timeout = \"90s\"\n[admin]\nlisten = \"off\"\n\
+             [route.main.auth]\nmode = \"weir\"\n[route.main.auth.users.a]\npassword = \"hunter2\"\n"
+        );
+        let items = by_key(config(&text).items());
+        for (key, value) in [
+            ("route.main.clients.output_max", "1MiB"),
+            ("process.drain_timeout", "1m30s"),
+            ("admin.listen", "off"),
+            ("route.main.listen", "[\"127.0.0.1:1\", \"[::1]:2\"]"),
+            ("route.main.auth.mode", "weir"),
+            ("route.main.auth.users.a.password", "(hidden)"),
+            ("route.main.backend.password", ""),
+            ("route.main.backend.max_connections", "64"),
+            ("log.filter", "info"),
+        ] {
+            assert_eq!(items[key].value, value, "{key}");
+        }
+    }
+
+    #[test]
+    fn changes_are_named_with_what_a_reload_may_do() {
+        let with = |more: &str| config(&format!("{PLAIN}{more}"));
+        let changes = with("").changes(&with("[process]\nworkers = 77\nmax_clients = 5000\n"));
+        let texts: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        assert!(
+            texts[0].starts_with("process.workers: ")
+                && texts[0].ends_with("-> 77 (by a restart only)"),
+            "{texts:?}"
+        );
+        assert_eq!(texts[1], "process.max_clients: 10000 -> 5000 (at once)");
+        // What follows from it is a change as well.
+        let route = "route.main.clients.max_clients: 10000 -> 5000 (at once)";
+        assert!(texts.iter().any(|text| text == route), "{texts:?}");
+        assert!(with("").changes(&with("")).is_empty());
+    }
+
+    #[test]
+    fn a_password_that_changes_is_a_change() {
+        let with = |password: &str| {
+            config(&format!(
+                "{PLAIN}[route.main.auth]\nmode = \"weir\"\n[route.main.auth.users.a]\npassword = \"{password}\"\n"
+            ))
+        };
+        assert_eq!(with("one").changes(&with("two")).len(), 1);
+        assert!(with("one").changes(&with("one")).is_empty());
+    }
+
+    #[test]
+    fn a_route_that_comes_or_goes_is_one_change() {
+        let two = config(&format!(
+            "{PLAIN}[route.other]\nlisten = \"127.0.0.1:9\"\nbackend = \"127.0.0.1:6379\"\n"
+        ));
+        let one = config(PLAIN);
+        for changes in [one.changes(&two), two.changes(&one)] {
+            assert_eq!(changes.len(), 1, "{changes:?}");
+            assert_eq!(changes[0].key, "route.other");
+            assert_eq!(changes[0].reload, Reload::Restart);
+        }
+    }
+}
