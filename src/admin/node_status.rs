@@ -1,6 +1,7 @@
 //! What is told about a node's health: its breaker, its probes, the pace of dials.
 
 use crate::admission::{BreakerState, Trip};
+use crate::backend::Limits;
 use crate::metrics::{Exposition, Kind};
 use crate::session::Proxy;
 
@@ -18,7 +19,7 @@ pub fn expose_nodes(proxy: &Proxy, out: &mut Exposition) {
         .iter()
         .map(|(route, node)| {
             let labels = [("route", *route), ("node", &*node.address)];
-            (labels, node.breaker(), node.counters())
+            (labels, node.breaker(), node.counters(), node.limits())
         })
         .collect();
     out.family(
@@ -26,7 +27,7 @@ pub fn expose_nodes(proxy: &Proxy, out: &mut Exposition) {
         "Whether the node gets work: 1 for the state that its breaker is in.",
         Kind::Gauge,
     );
-    for ([route, node], (state, _), _) in &nodes {
+    for ([route, node], (state, _), _, _) in &nodes {
         for one in BreakerState::ALL {
             let labels = [*route, *node, ("state", one.name())];
             out.sample(&labels, u64::from(one == *state));
@@ -37,7 +38,7 @@ pub fn expose_nodes(proxy: &Proxy, out: &mut Exposition) {
         "How often the node was taken for sick and got no work, by why.",
         Kind::Counter,
     );
-    for ([route, node], _, counters) in &nodes {
+    for ([route, node], _, counters, _) in &nodes {
         for trip in Trip::ALL {
             let labels = [*route, *node, ("why", trip.name())];
             out.sample(&labels, counters.trips[trip as usize]);
@@ -48,7 +49,7 @@ pub fn expose_nodes(proxy: &Proxy, out: &mut Exposition) {
         "Probes of the node while it was sick.",
         Kind::Counter,
     );
-    for (labels, _, counters) in &nodes {
+    for (labels, _, counters, _) in &nodes {
         out.sample(labels, counters.probes);
     }
     out.family(
@@ -56,7 +57,7 @@ pub fn expose_nodes(proxy: &Proxy, out: &mut Exposition) {
         "Connections to the node that were tried, whatever became of them.",
         Kind::Counter,
     );
-    for (labels, _, counters) in &nodes {
+    for (labels, _, counters, _) in &nodes {
         out.sample(labels, counters.dials);
     }
     out.family(
@@ -64,7 +65,83 @@ pub fn expose_nodes(proxy: &Proxy, out: &mut Exposition) {
         "Of these, those that waited for their turn, since the node was unwell.",
         Kind::Counter,
     );
-    for (labels, _, counters) in &nodes {
+    for (labels, _, counters, _) in &nodes {
         out.sample(labels, counters.dials_delayed);
     }
+    out.family(
+        "weir_backend_connections_allowed",
+        "Connections that there may be now: the budget, or fewer so that the node stays under its share.",
+        Kind::Gauge,
+    );
+    for (labels, _, _, limits) in &nodes {
+        out.sample(labels, limits.connections_allowed as u64);
+    }
+    let gauges: [Told; 5] = [
+        (
+            "weir_node_clients",
+            "Clients of the node, as it says itself; Weir's connections among them.",
+            |l| l.vitals.clients,
+        ),
+        ("weir_node_clients_max", "The node's maxclients.", |l| {
+            l.vitals.clients_max
+        }),
+        (
+            "weir_node_clients_blocked",
+            "Clients of the node that wait in a blocking command.",
+            |l| l.vitals.blocked,
+        ),
+        (
+            "weir_node_memory_used_bytes",
+            "Memory that the node uses.",
+            |l| l.vitals.memory,
+        ),
+        (
+            "weir_node_memory_max_bytes",
+            "The node's maxmemory; 0 for none.",
+            |l| l.vitals.memory_max,
+        ),
+    ];
+    let counters: [Told; 2] = [
+        (
+            "weir_node_evicted_keys_total",
+            "Keys that the node has thrown out for want of memory.",
+            |l| l.vitals.evicted,
+        ),
+        (
+            "weir_node_rejected_connections_total",
+            "Connections that the node has turned away for its maxclients.",
+            |l| l.vitals.rejected,
+        ),
+    ];
+    let families = gauges.iter().map(|told| (told, Kind::Gauge));
+    for ((name, help, pick), kind) in
+        families.chain(counters.iter().map(|told| (told, Kind::Counter)))
+    {
+        out.family(name, help, kind);
+        for (labels, _, _, limits) in &nodes {
+            out.sample(labels, pick(limits).unwrap_or(0));
+        }
+    }
+    out.family(
+        "weir_node_memory_growth_bytes",
+        "Bytes by which the node's memory has grown in a second of the last minute.",
+        Kind::Gauge,
+    );
+    for (labels, _, _, limits) in &nodes {
+        out.sample(labels, limits.memory_growth.unwrap_or(0.0));
+    }
+    out.family(
+        "weir_node_memory_full_seconds",
+        "How long the node's memory lasts if it goes on like this; +Inf if it does not grow or has no end.",
+        Kind::Gauge,
+    );
+    for (labels, _, _, limits) in &nodes {
+        let seconds = limits
+            .memory_full_in
+            .map_or(f64::INFINITY, |time| time.as_secs_f64());
+        out.sample(labels, seconds);
+    }
 }
+
+/// What the node says of itself: name, help, and where the number is.
+type Told = (&'static str, &'static str, fn(&Limits) -> Option<u64>);

@@ -17,6 +17,7 @@ mod own;
 mod pace;
 mod ring;
 pub mod server;
+mod vitals;
 
 pub use budget::{
     BudgetLimits, Kind, Ledger, LedgerSnapshot, Link, Partition, Phase, Refused, RefusedBecause,
@@ -26,7 +27,8 @@ pub use conn::{Broken, Conn, Held, Io, Mode, Sink, first_bulk};
 pub use credential::{Credential, Credentials, User, UserId};
 pub use entry::{Entry, Marks, Ticket};
 pub use node::{
-    DefaultUser, Gate, Node, NodeCounters, NodeSpec, OpenError, Opened, close_politely,
+    DefaultUser, Gate, Limits, Node, NodeCounters, NodeSpec, OpenError, Opened, close_politely,
 };
 pub use ring::Ring;
 pub use server::{Flavour, ServerFacts};
+pub use vitals::Vitals;

@@ -6,6 +6,7 @@ mod ask;
 mod gate;
 mod health;
 mod learn;
+mod limits;
 mod open;
 mod probing;
 
@@ -26,6 +27,7 @@ use crate::config::{self, Backend};
 use crate::metrics::Journal;
 pub use gate::Gate;
 use health::Condition;
+pub use limits::Limits;
 pub use open::close_politely;
 
 /// Why a connection could not be opened.
@@ -113,6 +115,8 @@ pub struct Node {
     /// Whether a connection has shaken hands since it was last sick.
     serves: AtomicBool,
     condition: Mutex<Condition>,
+    /// Commands that may need memory are refused.
+    refuses_growth: AtomicBool,
     /// Counts how often it fell sick or was healed.
     changed: watch::Sender<u64>,
     started: Instant,
@@ -178,6 +182,7 @@ impl Node {
             gate: Gate::default(),
             serves: AtomicBool::new(true),
             condition: Condition::new(settings, seed),
+            refuses_growth: AtomicBool::new(false),
             changed: watch::Sender::new(0),
             started: Instant::now(),
             heard_at: AtomicU64::new(0),
@@ -206,11 +211,7 @@ impl Node {
         let backend = &settings.backend;
         let mut limits = limits(backend);
         let mut condition = self.condition();
-        if condition.is_narrow() {
-            // Until it is tried whether the node has room for more.
-            let narrow = self.ledger.snapshot().limits.max_connections;
-            limits.max_connections = limits.max_connections.min(narrow);
-        }
+        limits.max_connections = condition.budget(backend.max_connections);
         condition.apply(settings);
         drop(condition);
         self.ledger.set_limits(limits);

@@ -102,6 +102,18 @@ kinds! {
     NodeUp => "node_up", Info, "node is back";
     /// A node has as many clients as it takes: Weir goes on with fewer connections.
     NodeFull => "node_full", Warning, "node reached its own maxclients";
+    /// A node has turned connections away, Weir's or others', for its own maxclients.
+    NodeRejects => "node_rejects", Warning, "node rejected connections";
+    /// A node has thrown out keys for want of memory.
+    NodeEvicts => "node_evicts", Info, "node evicted keys";
+    /// A node nears its own maxclients: Weir goes on with fewer connections.
+    BudgetNarrowed => "budget_narrowed", Info, "budget narrowed";
+    /// It may have as many as its settings say again.
+    BudgetWidened => "budget_widened", Info, "budget as wide as it was";
+    /// A node's memory is nearly used up.
+    MemoryLow => "memory_low", Warning, "node's memory is nearly used up";
+    /// It has memory again.
+    MemoryFine => "memory_fine", Info, "node has memory again";
     /// A limit of Weir is reached and refuses. The subject is the setting.
     LimitReached => "limit_reached", Critical, "limit reached";
     /// It refuses nothing any more.

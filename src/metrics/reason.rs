@@ -207,6 +207,8 @@ reason! {
         Memory => "memory",
         /// Commands or bytes of one client.
         Client => "client",
+        /// Memory of the node.
+        NodeMemory => "node_memory",
     }
 }
 

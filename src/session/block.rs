@@ -115,7 +115,7 @@ impl State {
 
     /// Nothing of the block is run; each of its commands is told so, or those
     /// behind `MULTI` would run one by one.
-    fn refuse_block(
+    pub(super) fn refuse_block(
         &mut self,
         ticket: Ticket,
         failure: &Failure,

@@ -75,6 +75,7 @@ impl State {
         if matches!(row.class, Class::Plain | Class::Publish)
             && !session.flags.any(OFF_THE_STRAIGHT_PATH)
             && front.pause.is_none()
+            && !front.refuses_growth
         {
             return self.forward(ticket, request.frame, row.id, row.marks());
         }
@@ -174,6 +175,10 @@ impl State {
             self.abort_queue(ticket, class);
             return self.forward_on_path(ticket, request, row, silent);
         }
+        if self.must_refuse_growth(ticket, row) {
+            self.abort_queue(ticket, class);
+            return self.refuse(ticket, &Failure::NodeMemory, silent);
+        }
         if self.must_pause(ticket, request, row) {
             return Step::Wait;
         }
@@ -204,6 +209,19 @@ impl State {
             Class::Pinned => self.leased(ticket, request, row, Kind::Lease, Until::Closed, silent),
             Class::Refused => Step::Gone,
         }
+    }
+
+    /// Whether a command may need memory of a node that has little left. A block that
+    /// Redis is queueing already is its own business.
+    fn must_refuse_growth(&self, ticket: Ticket, row: Row) -> bool {
+        let session = &self.sessions[ticket.slot as usize];
+        let front = &self.fronts[session.route as usize];
+        front.refuses_growth
+            && row.flags.contains(CommandFlags::DENYOOM)
+            && !session
+                .extra
+                .as_deref()
+                .is_some_and(|extra| matches!(extra.transaction, Transaction::OnLease { .. }))
     }
 
     /// What Redis says to a subscriber in RESP2 who asks for something else.

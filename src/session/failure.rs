@@ -48,6 +48,8 @@ pub enum Failure {
     },
     /// Requests held in memory have reached their bound.
     Memory,
+    /// The node's memory is nearly used up.
+    NodeMemory,
     /// Switched off, or without a meaning behind a proxy.
     NotSupported {
         /// What the client asked for.
@@ -86,6 +88,9 @@ impl Failure {
                  command not executed"
                     .into()
             }
+            Failure::NodeMemory => "BUSY weir: the memory of Redis is nearly used up \
+                 (health.refuse_writes_above_memory), command not executed"
+                .into(),
             Failure::NotSupported { what, setting } => {
                 format!("ERR weir: {what} is not available here ({setting}), command not executed")
             }
@@ -107,6 +112,7 @@ impl Failure {
             Failure::QueueFull { .. } => ErrorCause::LeaseQueue,
             Failure::WaitedTooLong { .. } => ErrorCause::LeaseWait,
             Failure::Memory => ErrorCause::Memory,
+            Failure::NodeMemory => ErrorCause::Busy,
             Failure::NotSupported { .. } => ErrorCause::NotSupported,
         }
     }
@@ -117,6 +123,7 @@ impl Failure {
             Failure::QueueFull { .. } => Some(ShedLimit::LeaseQueue),
             Failure::WaitedTooLong { .. } => Some(ShedLimit::LeaseWait),
             Failure::Memory => Some(ShedLimit::Memory),
+            Failure::NodeMemory => Some(ShedLimit::NodeMemory),
             _ => None,
         }
     }
@@ -196,6 +203,7 @@ mod tests {
             Failure::QueueFull { limit },
             Failure::WaitedTooLong { limit },
             Failure::Memory,
+            Failure::NodeMemory,
             Failure::NotSupported {
                 what: "a raw tunnel",
                 setting: "backend.tunnels",

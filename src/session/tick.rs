@@ -61,6 +61,7 @@ impl State {
     /// Takes over command tables that are newer than this worker's.
     pub(super) fn refresh_tables(&mut self) {
         for front in &mut self.fronts {
+            front.refuses_growth = front.node.refuses_growth();
             if !front.node.has_table(&front.table) {
                 front.table = front.node.table();
             }

@@ -5,6 +5,7 @@
 
 use super::client::{Flags, Transaction, Until};
 use super::dispatch::{Row, silent_or};
+use super::failure::Failure;
 use super::input::{Request, Step};
 use super::leases::{LeaseWish, Patience};
 use super::pause;
@@ -25,19 +26,30 @@ impl State {
         let session = &self.sessions[ticket.slot as usize];
         // While clients are paused Redis might hold a block, and whatever else is on
         // its connection.
-        let paused = self.fronts[session.route as usize].pause.is_some();
+        let route = session.route;
+        let paused = self.fronts[route as usize].pause.is_some();
         if session.lease().is_none()
             && !paused
             && let Some(block) = self.complete_block(ticket, request, following, row)
         {
+            let grows = |(_, row): &(u32, Row)| row.flags.contains(CommandFlags::DENYOOM);
+            if self.fronts[route as usize].refuses_growth && block.iter().any(grows) {
+                let off = self.sessions[ticket.slot as usize]
+                    .flags
+                    .any(Flags::REPLY_OFF);
+                return self.refuse_block(ticket, &Failure::NodeMemory, &block, (silent, off));
+            }
             return self.forward_block(ticket, request, following, &block, silent);
         }
-        match self.wish_lease(
-            ticket,
-            Kind::Lease,
-            self.until_transaction(ticket),
-            Patience::AtOnce,
-        ) {
+        let session = &self.sessions[ticket.slot as usize];
+        let wish = if self.fronts[route as usize].refuses_growth && session.lease().is_none() {
+            // What Redis has queued cannot be refused any more.
+            LeaseWish::NotAtOnce
+        } else {
+            let until = self.until_transaction(ticket);
+            self.wish_lease(ticket, Kind::Lease, until, Patience::AtOnce)
+        };
+        match wish {
             LeaseWish::Held(conn) => {
                 let marks = silent_or(silent, row.marks());
                 let step = self.send_on(ticket, conn, request.frame, row.id, marks);

@@ -65,6 +65,8 @@ pub struct Front {
     pub metrics: Arc<WorkerMetrics>,
     /// `CLIENT PAUSE` in force.
     pub pause: Option<super::pause::Pause>,
+    /// Commands that may need memory of the node are refused, as of the last tick.
+    pub refuses_growth: bool,
     /// Who logs in, one after the other.
     pub logins: Option<tokio::sync::mpsc::Sender<super::login::Login>>,
 }
@@ -155,6 +157,7 @@ impl Worker {
                 metrics: route.metrics[index].clone(),
                 route: route.clone(),
                 pause: None,
+                refuses_growth: false,
                 logins: None,
             })
             .collect();

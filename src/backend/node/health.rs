@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::limits::Watch;
 use super::{Node, OpenError};
 use crate::admission::{Breaker, BreakerLimits, BreakerState, Change, Tally, Trip};
 use crate::backend::backoff::Backoff;
@@ -30,8 +31,11 @@ pub(super) struct Condition {
     unwell_until: Option<Instant>,
     /// Paces attempts while the node has as many clients as it takes.
     crowded: Backoff,
-    /// The budget is narrowed to what is open, until somebody tries for more.
-    is_narrow: bool,
+    /// The budget is narrowed to what was open when the node took no more clients, until
+    /// somebody tries for more.
+    narrow: Option<usize>,
+    /// How near the node is to its own limits.
+    pub(super) watch: Watch,
 }
 
 impl Condition {
@@ -51,7 +55,8 @@ impl Condition {
             ),
             unwell_until: None,
             crowded: Backoff::new(min, max, !seed),
-            is_narrow: false,
+            narrow: None,
+            watch: Watch::default(),
         })
     }
 
@@ -65,9 +70,10 @@ impl Condition {
         self.breaker.set_limits(breaker_limits(&settings.health));
     }
 
-    /// Whether the budget is narrowed since the node took no more clients.
-    pub(super) fn is_narrow(&self) -> bool {
-        self.is_narrow
+    /// How many connections there may be, where the settings allow `max`.
+    pub(super) fn budget(&self, max: usize) -> usize {
+        let room = self.watch.room.limit().unwrap_or(max);
+        max.min(room).min(self.narrow.unwrap_or(max)).max(1)
     }
 }
 
@@ -118,7 +124,7 @@ impl Node {
         self.serves.store(true, Relaxed);
         self.reached();
         let mut condition = self.condition();
-        if !condition.is_narrow {
+        if condition.narrow.is_none() {
             condition.crowded.reset();
         }
     }
@@ -256,14 +262,18 @@ impl Node {
             self.failed(&OpenError::Full);
             return;
         }
-        self.ledger
-            .set_max_connections(others.min(self.settings().backend.max_connections));
+        let max = self.settings().backend.max_connections;
         let mut condition = self.condition();
-        if std::mem::replace(&mut condition.is_narrow, true) {
+        let was_narrow = condition.narrow.replace(others).is_some();
+        let allowed = condition.budget(max);
+        if was_narrow {
+            drop(condition);
+            self.ledger.set_max_connections(allowed);
             return;
         }
         let pause = condition.crowded.next_pause();
         drop(condition);
+        self.ledger.set_max_connections(allowed);
         tracing::warn!(
             node = %self.address, route = %self.route, others,
             "the node's maxclients is reached: going on with the connections that are open"
@@ -278,9 +288,12 @@ impl Node {
     }
 
     pub(super) fn widen(&self) {
-        self.condition().is_narrow = false;
-        self.ledger
-            .set_max_connections(self.settings().backend.max_connections);
+        let max = self.settings().backend.max_connections;
+        let mut condition = self.condition();
+        condition.narrow = None;
+        let allowed = condition.budget(max);
+        drop(condition);
+        self.ledger.set_max_connections(allowed);
     }
 
     pub(super) fn condition(&self) -> std::sync::MutexGuard<'_, Condition> {

@@ -33,7 +33,11 @@ impl Node {
     /// changed: its version, its command table, its limits. Runs for as long as the
     /// process.
     pub async fn keep_learning(self: Arc<Self>) {
-        tokio::join!(self.learn_again_and_again(), self.keep_probing());
+        tokio::join!(
+            self.learn_again_and_again(),
+            self.keep_probing(),
+            self.keep_watching()
+        );
     }
 
     async fn learn_again_and_again(self: &Arc<Self>) {
@@ -128,7 +132,7 @@ impl Node {
 
     async fn learn_on(&self, mut opened: Opened) -> Result<(), OpenError> {
         let deadline = Instant::now() + self.settings().timeouts.connect;
-        let answers = timeout_at(deadline, ask(&mut opened.socket)).await;
+        let answers = timeout_at(deadline, ask(&mut opened.socket, &QUESTIONS)).await;
         close_politely(opened.socket, Some(opened.slot));
         let why = match answers {
             Ok(Ok(answers)) => {
@@ -184,16 +188,21 @@ impl Node {
     }
 }
 
+/// What a node is asked that nothing is known of.
+const QUESTIONS: [&[&str]; 6] = [
+    &["iNFO", "server"],
+    &["hELLO"],
+    &["cONFIG", "GET", "proto-max-bulk-len"],
+    &["cONFIG", "GET", "databases"],
+    &["cONFIG", "GET", "maxclients"],
+    &["cOMMAND"],
+];
+
 /// Asks the questions in one write; a managed server may refuse any of them.
-async fn ask(socket: &mut TcpStream) -> Result<Vec<Value>, String> {
-    let questions: [&[&str]; 6] = [
-        &["iNFO", "server"],
-        &["hELLO"],
-        &["cONFIG", "GET", "proto-max-bulk-len"],
-        &["cONFIG", "GET", "databases"],
-        &["cONFIG", "GET", "maxclients"],
-        &["cOMMAND"],
-    ];
+pub(super) async fn ask(
+    socket: &mut TcpStream,
+    questions: &[&[&str]],
+) -> Result<Vec<Value>, String> {
     let mut request = Vec::new();
     for question in questions {
         resp::encode_command(question, &mut request);

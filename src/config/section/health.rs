@@ -23,5 +23,23 @@ section! {
         /// an answer that comes late is worth nothing.
         latency_max: Duration = Time::from_to(MILLISECOND, HOUR).or_zero("any will do"),
             default "0s", changes Live;
+
+        /// Weir asks Redis so often how near it is to its own limits: clients, memory,
+        /// keys thrown out, connections turned away (INFO, and CONFIG GET where it is
+        /// allowed). A second, so that others who connect are noticed in time.
+        watch_interval: Duration = Time::from_to(Duration::from_millis(100), HOUR).or_zero("never"),
+            default "1s", changes Live;
+
+        /// Weir makes its budget smaller so that Redis has no more connections than
+        /// this share of its own `maxclients`, whoever else is connected, and larger
+        /// again when they have gone. What is left is for those who come to repair.
+        clients_share: f64 = Share,
+            default 0.8, changes Live;
+
+        /// Above this share of Redis's `maxmemory`, commands of the route that may need
+        /// more are refused with "-BUSY"; what only reads or deletes is not. 1 never
+        /// refuses, and leaves it to Redis, which says "-OOM" when it is full.
+        refuse_writes_above_memory: f64 = Share,
+            default 1, changes Live;
     }
 }
