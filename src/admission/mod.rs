@@ -20,5 +20,6 @@ pub use book::{NoPlace, NoRoom};
 pub use breaker::{Breaker, BreakerLimits, BreakerState, Change, Tally, Trip};
 pub use identity::{Group, Key, RuleTally, Who};
 pub use limits::{ClientPermit, Limits, SetError, Setting};
+pub use pattern::matches as matches_pattern;
 pub use rules::{Rule, RuleSet};
 pub use token_bucket::TokenBucket;

@@ -12,6 +12,7 @@
 //! [`class_of`] looks at the arguments, [`blocking`] at what a waiter waits for,
 //! [`keys`] at the keys.
 
+mod access;
 mod args;
 mod class;
 mod flags;
@@ -23,6 +24,7 @@ mod rows;
 mod server_version;
 mod table;
 
+pub use access::{Access, AccessRules, Denied, GROUPS};
 pub use args::{Args, integer};
 pub use class::{Blocking, Class, Local, Sub, class_of, retry_safe};
 pub use flags::Flags;

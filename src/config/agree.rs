@@ -24,6 +24,7 @@ pub(super) fn agree(config: &mut Config, reader: &mut Reader<'_>) {
         let path = join("route", &route.name);
         clients(route, &config.process, &path, reader);
         limits(route, &path, reader);
+        access(route, &path, reader);
         backend(route, &path, reader);
         timeouts(route, &path, reader);
         auth(route, &path, reader);
@@ -66,6 +67,25 @@ fn limits(route: &Route, path: &str, reader: &mut Reader<'_>) {
             "expected shares of at most max_clients, {max}, together with reserved_clients, found {shares}"
         );
         reader.mistake_unless_wrong(&path, &[], problem);
+    }
+}
+
+/// Access rules of one route: a client's are bits of a number.
+const ACCESS_MAX: usize = 32;
+
+/// Each of a route's access rules refuses something.
+fn access(route: &Route, path: &str, reader: &mut Reader<'_>) {
+    let path = format!("{path}.access");
+    if route.access.len() > ACCESS_MAX {
+        let problem = format!("expected at most {ACCESS_MAX} rules, found more");
+        reader.mistake_unless_wrong(&path, &[], problem);
+    }
+    for rule in &route.access {
+        if rule.refuse.is_empty() && !rule.read_only && rule.key_prefixes.is_empty() {
+            let problem =
+                "expected refuse, read_only or key_prefixes, found a rule that refuses nothing";
+            reader.mistake_unless_wrong(&join(&path, &rule.name), &[], problem.to_owned());
+        }
     }
 }
 

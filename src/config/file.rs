@@ -12,7 +12,7 @@ use super::kind::Sources;
 use super::mistake::{Mistake, Mistakes};
 use super::reader::{Entry, Reader, join};
 use super::source::{self, Override};
-use super::{Config, Limit, Route, User};
+use super::{Access, Config, Limit, Route, User};
 
 /// The longest file that Weir reads, in bytes: a thousand routes fit many times.
 const FILE_LEN_MAX: u64 = 4 << 20;
@@ -20,7 +20,9 @@ const FILE_LEN_MAX: u64 = 4 << 20;
 const ROUTE_NAME_LEN_MAX: usize = 64;
 
 const ROOT_PARTS: &[&str] = &["process", "log", "admin", "route"];
-const ROUTE_PARTS: &[&str] = &["clients", "limits", "backend", "auth", "timeouts", "health"];
+const ROUTE_PARTS: &[&str] = &[
+    "clients", "limits", "access", "backend", "auth", "timeouts", "health",
+];
 
 /// Reads and checks the file at `path`; what `flags` name has precedence over it.
 ///
@@ -142,7 +144,14 @@ fn route(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Route {
             "clients" => section(reader, &mut route.clients, &path, &part),
             "timeouts" => section(reader, &mut route.timeouts, &path, &part),
             "health" => section(reader, &mut route.health, &path, &part),
-            "limits" => limits(reader, &mut route, &path, &part),
+            "limits" => {
+                let name = |limit: &mut Limit, name| limit.name = name;
+                route.limits = named_sections(reader, &path, &part, name);
+            }
+            "access" => {
+                let name = |access: &mut Access, name| access.name = name;
+                route.access = named_sections(reader, &path, &part, name);
+            }
             "auth" => auth(reader, &mut route, &path, &part),
             "backend" => {
                 backend_line = part.line;
@@ -168,21 +177,28 @@ fn backend(reader: &mut Reader<'_>, route: &mut Route, path: &str, entry: &Entry
     reader.settings(&mut route.backend, path, entries, &[]);
 }
 
-fn limits(reader: &mut Reader<'_>, route: &mut Route, path: &str, entry: &Entry<'_>) {
+/// Sections that are named as one likes, such as `[route.NAME.limits.NAME]`, in the order
+/// of the file.
+fn named_sections<S: Section>(
+    reader: &mut Reader<'_>,
+    path: &str,
+    entry: &Entry<'_>,
+    set_name: fn(&mut S, String),
+) -> Vec<S> {
+    let mut sections = Vec::new();
     for named in reader.section_entries(path, entry) {
         let path = join(path, named.key);
-        let mut limit = Limit {
-            name: named.key.to_owned(),
-            ..Limit::default()
-        };
+        let mut section = S::default();
+        set_name(&mut section, named.key.to_owned());
         if !is_route_name(named.key) {
             let problem = not_a_name(named.key);
             reader.mistake(Some(named.line), &path, problem);
         }
         let entries = reader.section_entries(&path, &named);
-        reader.settings(&mut limit, &path, entries, &[]);
-        route.limits.push(limit);
+        reader.settings(&mut section, &path, entries, &[]);
+        sections.push(section);
     }
+    sections
 }
 
 fn auth(reader: &mut Reader<'_>, route: &mut Route, path: &str, entry: &Entry<'_>) {

@@ -67,6 +67,10 @@ impl Config {
                 let limits = join(&path, "limits");
                 visitor.section(&join(&limits, &limit.name), limit);
             }
+            for rule in &route.access {
+                let access = join(&path, "access");
+                visitor.section(&join(&access, &rule.name), rule);
+            }
             visitor.section(&join(&path, "timeouts"), &route.timeouts);
             visitor.section(&join(&path, "health"), &route.health);
             visitor.section(&join(&path, "auth"), &route.auth);
@@ -186,6 +190,7 @@ mod tests {
     fn every_section_of_the_reference_is_listed() {
         let text = format!(
             "{PLAIN}[route.main.limits.NAME]\nnetworks = \"10.0.0.0/8\"\n\
+             [route.main.access.NAME]\nrefuse = \"keys\"\n\
              [route.main.auth]\nmode = \"weir\"\n[route.main.auth.users.NAME]\npassword = \"x\"\n"
         );
         let items = config(&text).items();

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::definition::Section;
 use super::section::{
-    Admin, Auth, Backend, Clients, Health, Limit, Log, Process, Route, Timeouts, User,
+    Access, Admin, Auth, Backend, Clients, Health, Limit, Log, Process, Route, Timeouts, User,
 };
 
 pub use super::definition::{Facts, Fallback, Reload};
@@ -31,6 +31,7 @@ pub fn chapters() -> Vec<Chapter> {
         chapter::<Backend>("route.NAME.backend"),
         chapter::<Clients>("route.NAME.clients"),
         chapter::<Limit>("route.NAME.limits.NAME"),
+        chapter::<Access>("route.NAME.access.NAME"),
         chapter::<Timeouts>("route.NAME.timeouts"),
         chapter::<Health>("route.NAME.health"),
         chapter::<Auth>("route.NAME.auth"),
@@ -88,6 +89,7 @@ pub fn file() -> String {
             .path
             .replace("users.NAME", "users.alice")
             .replace("limits.NAME", "limits.batch")
+            .replace("access.NAME", "access.reports")
             .replace("NAME", "main");
         text.push('\n');
         comment(&mut text, chapter.about);

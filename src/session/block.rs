@@ -57,6 +57,9 @@ impl State {
                 class: command.class,
                 flags: command.flags,
             };
+            if self.denial(ticket, command, &frame).is_some() {
+                return None;
+            }
             block.push((len as u32, row));
             used += len;
             match command.class {

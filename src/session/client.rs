@@ -27,7 +27,7 @@ pub const NONE: u32 = u32::MAX;
 
 /// Facts about a session that are asked for with every command, as bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Flags(u16);
+pub struct Flags(u32);
 
 impl Flags {
     /// The client has sent its last byte; replies that are due still go out.
@@ -62,6 +62,8 @@ impl Flags {
     pub const MOVED: Flags = Flags(1 << 14);
     /// Held by `CLIENT PAUSE`.
     pub const PAUSED: Flags = Flags(1 << 15);
+    /// Access rules are about it: each command is looked at.
+    pub const GUARDED: Flags = Flags(1 << 20);
 
     /// Both sets together.
     #[must_use]
@@ -100,6 +102,7 @@ pub const OFF_THE_STRAIGHT_PATH: Flags = Flags::REPLY_OFF
     .with(Flags::UPLOADING)
     .with(Flags::TUNNEL)
     .with(Flags::MOVED)
+    .with(Flags::GUARDED)
     .with(HALTED);
 
 /// One client connection.
@@ -117,6 +120,8 @@ pub struct Session {
     pub listener: u16,
     /// See [`Flags`].
     pub flags: Flags,
+    /// The access rules that are about it, by their numbers, as bits.
+    pub guards: u32,
     /// Commands sent whose replies have not arrived.
     pub in_flight: u32,
     /// Where they were sent; [`NONE`] if there are none.

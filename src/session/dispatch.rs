@@ -175,9 +175,13 @@ impl State {
             self.abort_queue(ticket, class);
             return self.forward_on_path(ticket, request, row, silent);
         }
+        if flags.any(Flags::GUARDED)
+            && let Some(failure) = self.denial(ticket, command, request)
+        {
+            return self.deny(ticket, row.id, class, &failure, silent);
+        }
         if self.must_refuse_growth(ticket, row) {
-            self.abort_queue(ticket, class);
-            return self.refuse(ticket, &Failure::NodeMemory, silent);
+            return self.deny(ticket, row.id, class, &Failure::NodeMemory, silent);
         }
         if self.must_pause(ticket, request, row) {
             return Step::Wait;

@@ -50,6 +50,13 @@ pub enum Failure {
     Memory,
     /// The node's memory is nearly used up.
     NodeMemory,
+    /// The route's access rules refuse it to this client.
+    Access {
+        /// The command, as Redis writes it.
+        command: String,
+        /// The setting.
+        setting: String,
+    },
     /// Switched off, or without a meaning behind a proxy.
     NotSupported {
         /// What the client asked for.
@@ -91,6 +98,11 @@ impl Failure {
             Failure::NodeMemory => "BUSY weir: the memory of Redis is nearly used up \
                  (health.refuse_writes_above_memory), command not executed"
                 .into(),
+            Failure::Access { command, setting } => {
+                format!(
+                    "NOPERM weir: '{command}' is refused here ({setting}), command not executed"
+                )
+            }
             Failure::NotSupported { what, setting } => {
                 format!("ERR weir: {what} is not available here ({setting}), command not executed")
             }
@@ -113,6 +125,7 @@ impl Failure {
             Failure::WaitedTooLong { .. } => ErrorCause::LeaseWait,
             Failure::Memory => ErrorCause::Memory,
             Failure::NodeMemory => ErrorCause::Busy,
+            Failure::Access { .. } => ErrorCause::NoPermission,
             Failure::NotSupported { .. } => ErrorCause::NotSupported,
         }
     }
@@ -204,6 +217,10 @@ mod tests {
             Failure::WaitedTooLong { limit },
             Failure::Memory,
             Failure::NodeMemory,
+            Failure::Access {
+                command: "COMMAND".into(),
+                setting: "access.NAME.SETTING".into(),
+            },
             Failure::NotSupported {
                 what: "a raw tunnel",
                 setting: "backend.tunnels",

@@ -55,6 +55,7 @@ impl State {
     /// A client has said who it is, or the rules have become others: it is counted anew. If
     /// there is no place for who it is now, its next command is refused.
     pub(super) fn identify(&mut self, ticket: Ticket) {
+        self.guard(ticket);
         let now = self.clock.now();
         let limits = self.proxy.limits.clone();
         let Some(session) = self.session(ticket) else {

@@ -135,6 +135,7 @@ impl State {
             route,
             listener,
             flags,
+            guards: 0,
             in_flight: 0,
             conn: NONE,
             lane: NONE,
@@ -156,6 +157,7 @@ impl State {
             permit,
             task: task.abort_handle(),
         });
+        self.guard(ticket);
         let session = &mut self.sessions[ticket.slot as usize];
         if session.permit.is_none() {
             session.extra().may_be_kept_a_place = may_be_kept_a_place;

@@ -5,6 +5,7 @@
 //! session's commands in flight are on one connection, so its replies come in the
 //! order of its requests; changing paths waits until the earlier ones have arrived.
 
+mod access;
 mod block;
 mod broken_transaction;
 mod client;

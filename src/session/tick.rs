@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::access::AccessRule;
 use super::client::{Flags, Lease, NONE, Transaction, Until};
 use super::failure;
 use super::worker::State;
@@ -64,6 +65,7 @@ impl State {
             front.refuses_growth = front.node.refuses_growth();
             if !front.node.has_table(&front.table) {
                 front.table = front.node.table();
+                front.access = AccessRule::all(&front.config, &front.table);
             }
         }
     }
@@ -76,8 +78,25 @@ impl State {
         self.settings = self.proxy.settings();
         let buffer_max = self.settings.process.buffer_memory_max as usize;
         self.memory.set_max(buffer_max);
-        for front in &mut self.fronts {
-            front.config = front.route.settings();
+        for route in 0..self.fronts.len() {
+            self.take_settings(route);
+        }
+    }
+
+    fn take_settings(&mut self, route: usize) {
+        let front = &mut self.fronts[route];
+        let old = std::mem::replace(&mut front.config, front.route.settings());
+        if front.config.access == old.access {
+            return;
+        }
+        front.access = AccessRule::all(&front.config, &front.table);
+        let sessions = self.sessions.iter();
+        let tickets: Vec<Ticket> = sessions
+            .filter(|(_, session)| session.route as usize == route)
+            .map(|(slot, session)| session.ticket(slot as u32))
+            .collect();
+        for ticket in tickets {
+            self.guard(ticket);
         }
     }
 

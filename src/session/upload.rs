@@ -31,6 +31,7 @@ impl State {
             || session.flags.any(Flags::REFUSED.with(Flags::LOCKED_OUT))
             || front.pause.is_some()
             || self.is_monitoring(ticket)
+            || !self.is_always_allowed(ticket, command)
             || self.is_queueing(ticket);
         if in_memory {
             // Collected, up to the request limit.

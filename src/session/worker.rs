@@ -21,6 +21,7 @@ use slab::Slab;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
+use super::access::AccessRule;
 use super::client::{Flags, HALTED, Session};
 use super::lanes::Lane;
 use super::links::Link;
@@ -61,6 +62,8 @@ pub struct Front {
     pub config: Arc<config::Route>,
     /// The command table in force; refreshed when the node's changes.
     pub table: Arc<Table>,
+    /// What its clients may not do.
+    pub access: Vec<AccessRule>,
     /// What this worker counts on this route.
     pub metrics: Arc<WorkerMetrics>,
     /// `CLIENT PAUSE` in force.
@@ -151,6 +154,7 @@ impl Worker {
             .iter()
             .map(|route| (route, route.deployment.primary()))
             .map(|(route, node)| Front {
+                access: AccessRule::all(&route.settings(), &node.table()),
                 table: node.table(),
                 config: route.settings(),
                 node,

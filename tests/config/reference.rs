@@ -1,6 +1,6 @@
 //! The reference is complete and true.
 
-use weir::config::{AuthMode, Config, Flags, Limit, Secret, User, reference};
+use weir::config::{Access, AuthMode, Config, Flags, Limit, Secret, User, reference};
 
 use crate::repository;
 
@@ -70,6 +70,17 @@ fn every_line_of_the_reference_can_be_uncommented() {
         client_names: vec!["batch-*".to_owned(), "report-?".to_owned()],
         listeners: route.listen.clone(),
         ..Limit::default()
+    }];
+    route.access = vec![Access {
+        name: "reports".to_owned(),
+        networks: vec![
+            "10.1.0.0/16".parse().unwrap(),
+            "2001:db8::/32".parse().unwrap(),
+        ],
+        users: vec!["report*".to_owned()],
+        refuse: vec!["@shared".to_owned(), "keys".to_owned()],
+        key_prefixes: vec!["orders:".to_owned()],
+        ..Access::default()
     }];
     route.auth.mode = AuthMode::Weir;
     route.auth.users = vec![User {

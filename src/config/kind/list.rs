@@ -56,6 +56,59 @@ impl Kind for Patterns {
     }
 }
 
+/// Names of commands, or of groups of them; none if nobody gave any. Whether there are such
+/// commands only the command table knows.
+pub(in crate::config) struct CommandNames;
+
+impl Kind for CommandNames {
+    type Value = Vec<String>;
+
+    fn accepts(&self) -> String {
+        "a command such as \"flushall\" or \"config|set\", a group such as \"@shared\", or a \
+         list of them"
+            .to_owned()
+    }
+
+    fn read(&self, found: &Found<'_>) -> Result<Vec<String>, String> {
+        const LENGTH_MAX: usize = 128;
+        let belongs = |c: char| c.is_ascii_graphic() && !"\"\\,".contains(c);
+        read(found, &self.accepts(), |text| {
+            let is_one = !text.is_empty() && text.len() <= LENGTH_MAX && text.chars().all(belongs);
+            is_one.then(|| text.to_ascii_lowercase())
+        })
+    }
+
+    fn absent(&self) -> Option<Vec<String>> {
+        Some(Vec::new())
+    }
+}
+
+/// Beginnings of keys; none if nobody gave any. As patterns of channels begin with them
+/// too, they are free of what has a meaning there.
+pub(in crate::config) struct KeyPrefixes;
+
+impl Kind for KeyPrefixes {
+    type Value = Vec<String>;
+
+    fn accepts(&self) -> String {
+        "the beginning of a key such as \"orders:\", without * ? [ ] \\, or a list of them"
+            .to_owned()
+    }
+
+    fn read(&self, found: &Found<'_>) -> Result<Vec<String>, String> {
+        const LENGTH_MAX: usize = 1024;
+        read(found, &self.accepts(), |text| {
+            let is_one = (1..=LENGTH_MAX).contains(&text.len())
+                && !text.contains(['*', '?', '[', ']', '\\']);
+            is_one.then(|| text.to_owned())
+        })
+    }
+
+    fn absent(&self) -> Option<Vec<String>> {
+        Some(Vec::new())
+    }
+}
+
 /// One or several.
 fn read<T>(
     found: &Found<'_>,

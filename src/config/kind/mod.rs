@@ -8,7 +8,7 @@ mod share;
 mod text;
 
 pub(super) use address::{HostPort, Listen, ListenOrOff};
-pub(super) use list::{Networks, Patterns};
+pub(super) use list::{CommandNames, KeyPrefixes, Networks, Patterns};
 pub(super) use number::{Count, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, Size, Time};
 pub(super) use password::{OptionalPassword, Password};
 pub(super) use share::Share;

@@ -1,5 +1,6 @@
 //! The sections of the file, one per file, each setting defined once.
 
+mod access;
 mod admin;
 mod auth;
 mod backend;
@@ -11,6 +12,7 @@ mod process;
 mod route;
 mod timeouts;
 
+pub use access::Access;
 pub use admin::Admin;
 pub use auth::{Auth, AuthMode, User};
 pub use backend::{Backend, OnLoss};

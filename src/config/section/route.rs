@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Auth, Backend, Clients, Health, Limit, Timeouts};
+use super::{Access, Auth, Backend, Clients, Health, Limit, Timeouts};
 use crate::config::definition::section;
 use crate::config::kind::Listen;
 
@@ -24,6 +24,8 @@ section! {
         clients: Clients;
         /// What some of them may take, in the order of the file.
         limits: Vec<Limit>;
+        /// What some of them may not do, in the order of the file.
+        access: Vec<Access>;
         /// The Redis behind the route.
         backend: Backend;
         /// Who clients are.
