@@ -33,8 +33,8 @@ pub use mistake::{Mistake, Mistakes};
 pub use network::Network;
 pub use secret::{Origin, Secret};
 pub use section::{
-    Access, Admin, Auth, AuthMode, Backend, Clients, Health, Limit, Log, LogFormat, OnLoss, Per,
-    Process, Route, Timeouts, User,
+    Access, Admin, Auth, AuthMode, Backend, Clients, FailOpenWrites, Health, Limit, Log, LogFormat,
+    OnLoss, Per, Process, Route, Timeouts, User,
 };
 pub use source::{Override, Source, worst};
 

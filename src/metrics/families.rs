@@ -87,6 +87,14 @@ impl Metrics {
         self.by(out, "weir_errors_total", help, "cause", |m| &m.errors);
         let help = "Commands that were refused and not run, by the limit that was reached.";
         self.by(out, "weir_shed_total", help, "limit", |m| &m.shed);
+        let name = "weir_fail_open_total";
+        let help = "Commands answered without Redis since the route fails open, by kind.";
+        out.family(name, help, Kind::Counter);
+        for route in &self.routes {
+            let of = |kind| [("route", route.name.as_str()), ("kind", kind)];
+            out.sample(&of("read"), route.total(|m| m.misses_made_up.get()));
+            out.sample(&of("write"), route.total(|m| m.writes_made_up.get()));
+        }
         let help = "Commands sent to nodes, repeated ones included.";
         self.counter(out, "weir_backend_commands_total", help, |m| {
             &m.backend_commands

@@ -114,6 +114,10 @@ kinds! {
     MemoryLow => "memory_low", Warning, "node's memory is nearly used up";
     /// It has memory again.
     MemoryFine => "memory_fine", Info, "node has memory again";
+    /// A route answers without Redis. The subject is the setting.
+    FailsOpen => "fails_open", Warning, "answering without Redis";
+    /// It answers with Redis again.
+    FailsOpenNoMore => "fails_open_no_more", Info, "answering with Redis again";
     /// A limit of Weir is reached and refuses. The subject is the setting.
     LimitReached => "limit_reached", Critical, "limit reached";
     /// It refuses nothing any more.

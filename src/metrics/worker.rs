@@ -36,6 +36,11 @@ pub struct WorkerMetrics {
     /// Commands sent to a node again after their connection was lost.
     pub retries: Counter,
 
+    /// Commands that read and were answered as if nothing were there.
+    pub misses_made_up: Counter,
+    /// Plain writes that were answered as if they were done.
+    pub writes_made_up: Counter,
+
     /// Commands sent to nodes whose reply has not come.
     pub commands_in_flight: Gauge,
     /// Commands that wait in front of a node.

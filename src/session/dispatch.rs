@@ -181,7 +181,12 @@ impl State {
             return self.deny(ticket, row.id, class, &failure, silent);
         }
         if self.must_refuse_growth(ticket, row) {
-            return self.deny(ticket, row.id, class, &Failure::NodeMemory, silent);
+            let failure = Failure::NodeMemory;
+            if self.in_transaction(ticket) {
+                return self.deny(ticket, row.id, class, &failure, silent);
+            }
+            let marks = silent_or(silent, Marks::NONE);
+            return self.refuse_or_miss(ticket, request.frame, row.id, &failure, marks);
         }
         if self.must_pause(ticket, request, row) {
             return Step::Wait;
@@ -251,7 +256,7 @@ impl State {
                 Step::Taken
             }
             Ok(None) => Step::Wait,
-            Err(failure) => self.refuse(ticket, &failure, marks.any(Marks::SILENT)),
+            Err(failure) => self.refuse_or_miss(ticket, frame, id, &failure, marks),
         }
     }
 

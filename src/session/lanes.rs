@@ -264,7 +264,14 @@ impl State {
             return self.shared_lost(&conn);
         }
         let reply = failure.reply();
+        let fails_open = self.fronts[conn.route as usize].config.health.fail_open;
+        let mut start = 0;
         for entry in &conn.in_flight {
+            let (from, len) = (start, entry.len as usize);
+            start += len;
+            if fails_open && self.settle_made_up(entry, &conn.ring.copy(from, len), failure) {
+                continue;
+            }
             self.fail_entry(entry, &reply, failure);
         }
     }

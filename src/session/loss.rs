@@ -151,6 +151,7 @@ impl State {
                 self.sessions[entry.to.slot as usize].conn = target;
                 moved.insert((entry.to.slot, entry.to.generation), target);
             }
+            Err(failure) if self.settle_made_up(entry, &conn.ring.copy(start, len), &failure) => {}
             Err(_) if retried => self.outcome_unknown(entry, moved),
             Err(failure) => {
                 let reply = failure.reply();

@@ -16,6 +16,7 @@ pub mod client_line;
 mod control;
 mod dispatch;
 mod effect;
+mod fail_open;
 mod failure;
 pub mod hello;
 mod identity;

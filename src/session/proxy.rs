@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::client_line::ClientView;
+use super::fail_open::FailOpen;
 use super::failure::Failure;
 use super::links::Batch;
 use super::pause::Pause;
@@ -33,6 +34,8 @@ pub struct Route {
     pub metrics: Vec<Arc<WorkerMetrics>>,
     /// A client was refused because of this limit, and there is no room to speak of yet.
     full: [Latch; 2],
+    /// Whether it answers without Redis.
+    pub(super) fail_open: FailOpen,
 }
 
 /// What all workers share.
@@ -244,6 +247,7 @@ impl Proxy {
                         .map(|worker| metrics.worker(worker, index))
                         .collect(),
                     full: Default::default(),
+                    fail_open: FailOpen::default(),
                     settings: ArcSwap::new(settings),
                 })
             })

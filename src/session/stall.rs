@@ -79,7 +79,7 @@ impl State {
         let now = self.clock.now();
         let conn = &self.conns[index as usize];
         let silent = Duration::from_micros(now.saturating_sub(conn.progress_at));
-        let limit = self.fronts[conn.route as usize].config.timeouts.stall;
+        let limit = self.fronts[conn.route as usize].config.health.silence_max;
         if silent > limit && !conn.gate.is_closed() {
             self.lanes[conn.lane as usize].node.hears_nothing(limit);
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::access::AccessRule;
 use super::client::{Flags, Lease, NONE, Transaction, Until};
-use super::failure;
+use super::failure::{self, Failure};
 use super::worker::State;
 use crate::admission::ClientPermit;
 use crate::admission::Tally;
@@ -34,6 +34,7 @@ impl State {
         }
         self.tick_sessions();
         self.measure_queues();
+        self.look_whether_well();
         self.share_memory_accounts();
         self.hand_back_replies();
     }
@@ -180,8 +181,25 @@ impl State {
                 ..Tally::default()
             });
         }
+        let hangs = self.hangs_on_a_cache(index);
+        let (mut start, mut next) = (0, 0);
         for &place in &expired {
             let entry = self.conns[index as usize].in_flight[place];
+            if let Some(failure) = &hangs {
+                let conn = &self.conns[index as usize];
+                let between = conn.in_flight.range(next..place);
+                start += between.map(|entry| entry.len as usize).sum::<usize>();
+                let frame = conn.ring.copy(start, entry.len as usize);
+                (start, next) = (start + frame.len(), place + 1);
+                let is_whole = place > 0 || !conn.head_started();
+                // It may have run: only what reads can be answered without knowing.
+                let marks = entry.marks.with(Marks::LOST);
+                if is_whole && self.settle_made_up(&Entry { marks, ..entry }, &frame, failure) {
+                    self.conns[index as usize].in_flight[place].marks =
+                        entry.marks.with(Marks::ANSWERED);
+                    continue;
+                }
+            }
             let marks = entry.marks.with(Marks::ANSWERED);
             self.conns[index as usize].in_flight[place].marks = marks;
             if place == 0 && self.conns[index as usize].head_started() {
@@ -194,6 +212,16 @@ impl State {
         if unsent {
             self.conns[index as usize].drop_answered();
         }
+    }
+
+    /// Why the node cannot be used, if it hangs and the route fails open.
+    fn hangs_on_a_cache(&self, index: u32) -> Option<Failure> {
+        let conn = &self.conns[index as usize];
+        let fails_open = self.fronts[conn.route as usize].config.health.fail_open;
+        (fails_open && conn.gate.is_closed())
+            .then(|| self.lanes[conn.lane as usize].node.unavailable())
+            .flatten()
+            .map(Failure::Open)
     }
 
     fn tick_sessions(&mut self) {

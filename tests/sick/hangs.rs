@@ -20,8 +20,8 @@ fn while_redis_hangs_nobody_is_cut_and_afterwards_no_reply_is_mixed_up() {
         let weir = weir(
             &redis,
             &format!(
-                "max_connections = 6\n[route.main.timeouts]\nrequest = \"2s\"\nstall = \"200ms\"\n\
-                 [process]\nworkers = {workers}\n"
+                "max_connections = 6\n[route.main.health]\nsilence_max = \"200ms\"\n\
+                 [route.main.timeouts]\nrequest = \"2s\"\n[process]\nworkers = {workers}\n"
             ),
         );
         let clients = 24;
@@ -106,7 +106,8 @@ fn what_was_sent_before_redis_hung_is_answered_once_and_late_replies_reach_nobod
     let mut redis = RedisServer::start();
     let weir = weir(
         &redis,
-        "[route.main.timeouts]\nrequest = \"300ms\"\nstall = \"200ms\"\n[process]\nworkers = 1\n",
+        "[route.main.timeouts]\nrequest = \"300ms\"\n[route.main.health]\nsilence_max = \"200ms\"\n\
+         [process]\nworkers = 1\n",
     );
     let mut caller = weir.client();
     caller.expect_command(&["SET", "k", "v"], "+OK\r\n");
@@ -157,13 +158,13 @@ fn what_was_sent_before_redis_hung_is_answered_once_and_late_replies_reach_nobod
 }
 
 /// A command that takes long keeps Redis from answering anybody: that is no reason to
-/// take it for sick as long as `stall` has not passed, nor when it answers others.
+/// take it for sick as long as `silence_max` has not passed, nor when it answers others.
 #[test]
 fn a_redis_that_answers_somebody_is_not_taken_for_sick() {
     let redis = RedisServer::with(&["--lua-time-limit", "50"]);
     let weir = weir(
         &redis,
-        "[route.main.timeouts]\nstall = \"700ms\"\nrequest = \"5s\"\n",
+        "[route.main.health]\nsilence_max = \"700ms\"\n[route.main.timeouts]\nrequest = \"5s\"\n",
     );
     let mut script = weir.client();
     script.expect_command(&["PING"], "+PONG\r\n");

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod hangs;
+mod misses;
 mod near_limits;
 mod reconnects;
 #[path = "../support/mod.rs"]

@@ -167,7 +167,7 @@ impl Node {
         let mut condition = self.condition();
         let change = condition.breaker.silent(Instant::now());
         if change.is_some() {
-            let why = "it does not answer (timeouts.stall)";
+            let why = "it does not answer (health.silence_max)";
             condition.error = Some(self.unreachable(why));
         }
         drop(condition);

@@ -119,7 +119,7 @@ impl Node {
             Ok(Ok(Err(error))) => Attempt::Refused(self.refusal(error, key), socket),
             Ok(Err(why)) => Attempt::Closed(self.unreachable(&why)),
             Err(_) => {
-                self.hears_nothing(self.settings().timeouts.connect);
+                self.hears_nothing(self.settings().health.silence_max);
                 Attempt::Refused(self.unreachable("no answer to the handshake"), socket)
             }
         }

@@ -3,14 +3,29 @@
 use std::time::Duration;
 
 use crate::config::definition::section;
-use crate::config::kind::{HOUR, MILLISECOND, Share, Time};
+use crate::config::kind::{Choice, HOUR, MILLISECOND, Share, Switch, Time};
+
+/// What a plain write is answered on a route that fails open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailOpenWrites {
+    /// That it was not done.
+    Error,
+    /// As if it had been.
+    Ok,
+}
 
 section! {
     /// When the Redis behind the route counts as sick. A sick one gets no work but
     /// probes, and whoever asks is answered at once instead of waiting for a
-    /// deadline. That it cannot be reached, or says nothing for `stall` of the
-    /// section `timeouts`, always counts.
+    /// deadline. One that cannot be reached always counts.
     pub struct Health {
+        /// Redis was asked, and nothing has come from it on any connection for so long:
+        /// it hangs. Above the pauses that a healthy Redis makes to fork, to delete
+        /// what is large or to run a script, since commands that come towards the
+        /// end of such a pause would still have been served.
+        silence_max: Duration = Time::from_to(Duration::from_millis(100), HOUR),
+            default "2s", changes Live;
+
         /// More than this share of the commands of ten seconds met their deadline
         /// (`request` of `timeouts`): Redis then rests for a second, longer if it
         /// happens again. 1 never counts. A half, since a Redis that answers every
@@ -41,5 +56,22 @@ section! {
         /// refuses, and leaves it to Redis, which says "-OOM" when it is full.
         refuse_writes_above_memory: f64 = Share,
             default 1, changes Live;
+
+        /// For a route that is only a cache: while Redis cannot be used or takes no more
+        /// work, commands that read are answered as if nothing were there, and so
+        /// the application goes to its database. Never what decides something (SET
+        /// with NX, INCR, scripts, transactions).
+        fail_open: bool = Switch,
+            default false, changes Live;
+
+        /// What plain writes (SET, SETEX, MSET, HSET, DEL, EXPIRE and their like) are
+        /// answered then, where `fail_open` is on. "ok" answers as if they were done,
+        /// which they are not: what Redis has is then older than the application
+        /// thinks, also where it meant to delete it.
+        fail_open_writes: FailOpenWrites = Choice(&[
+            ("error", FailOpenWrites::Error),
+            ("ok", FailOpenWrites::Ok),
+        ]),
+            default "error", changes Live;
     }
 }

@@ -17,7 +17,7 @@ pub use admin::Admin;
 pub use auth::{Auth, AuthMode, User};
 pub use backend::{Backend, OnLoss};
 pub use clients::Clients;
-pub use health::Health;
+pub use health::{FailOpenWrites, Health};
 pub use limit::{Limit, Per};
 pub use log::{Log, LogFormat};
 pub use process::Process;

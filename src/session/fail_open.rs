@@ -1,0 +1,174 @@
+//! A route that is only a cache: while Redis cannot be used, reads are answered as if
+//! nothing were there, and plain writes as configured. Which commands have such an answer
+//! is the command table's knowledge (`command::miss`, `command::done`).
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::failure::Failure;
+use super::input::Step;
+use super::worker::State;
+use crate::backend::{Entry, Marks, OpenError, Ticket};
+use crate::command::{self, CommandId};
+use crate::config::FailOpenWrites;
+use crate::metrics::{Event, EventKind, Latch};
+use crate::resp;
+
+/// A route is said to be well again when nothing was made up for so long, in microseconds.
+const WELL_AFTER: u64 = 5_000_000;
+
+/// Whether a route answers without Redis now.
+#[derive(Debug, Default)]
+pub struct FailOpen {
+    /// It does, and it was told.
+    latch: Latch,
+    /// When it last did, in microseconds of the workers' clock.
+    last_at: AtomicU64,
+}
+
+impl Failure {
+    /// Whether it is Redis, or the way to it, that could not do the work: not so what the
+    /// client's credentials, its own limits or the settings forbid.
+    fn is_of_the_node(&self) -> bool {
+        matches!(
+            self,
+            Failure::Open(OpenError::Unreachable(_) | OpenError::Full)
+                | Failure::QueueFull { .. }
+                | Failure::WaitedTooLong { .. }
+                | Failure::Memory
+                | Failure::NodeMemory
+        )
+    }
+}
+
+impl State {
+    /// Answers a command that is not run: with what a cache that misses would say if the
+    /// route fails open and there is such an answer, else with the reason.
+    pub(super) fn refuse_or_miss(
+        &mut self,
+        ticket: Ticket,
+        frame: &[u8],
+        id: u16,
+        failure: &Failure,
+        marks: Marks,
+    ) -> Step {
+        let silent = marks.any(Marks::SILENT);
+        let Some((reply, kind)) = self.made_up(ticket, frame, id, failure, marks) else {
+            return self.refuse(ticket, failure, silent);
+        };
+        let step = self.answer(ticket, &reply, silent);
+        if step == Step::Taken {
+            self.count_made_up(ticket, kind, failure);
+        }
+        step
+    }
+
+    /// Answers one outstanding command with what a cache that misses would say, if there
+    /// is such an answer.
+    pub(super) fn settle_made_up(
+        &mut self,
+        entry: &Entry,
+        frame: &[u8],
+        failure: &Failure,
+    ) -> bool {
+        let made_up = self.made_up(entry.to, frame, entry.command, failure, entry.marks);
+        let Some((reply, kind)) = made_up else {
+            return false;
+        };
+        self.count_made_up(entry.to, kind, failure);
+        self.settle_entry(entry, &reply);
+        true
+    }
+
+    /// What a command that cannot be run is answered on a route that fails open.
+    pub(super) fn made_up(
+        &mut self,
+        ticket: Ticket,
+        frame: &[u8],
+        id: u16,
+        failure: &Failure,
+        marks: Marks,
+    ) -> Option<(Vec<u8>, MadeUp)> {
+        // In a block, or behind a write of unknown outcome, only the truth will do.
+        let bound = Marks::IN_BLOCK
+            .with(Marks::EXEC)
+            .with(Marks::LINK)
+            .with(Marks::ANSWERED);
+        let session = self.session(ticket)?;
+        let (route, version) = (session.route, session.partition.version);
+        let front = &self.fronts[route as usize];
+        let health = &front.config.health;
+        if !health.fail_open || marks.any(bound) || !failure.is_of_the_node() {
+            return None;
+        }
+        let limits = resp::RequestLimits {
+            bulk_max: i64::MAX as u64,
+            args_max: i32::MAX as u64,
+            unauthenticated: false,
+        };
+        let mut spans = Vec::new();
+        resp::scan_request(frame, &limits, &mut spans).ok()?;
+        let args: Vec<&[u8]> = spans.iter().map(|span| span.of(frame)).collect();
+        let command = front.table.by_id(CommandId(id));
+        if !command.exists() || !command.accepts(args.len()) {
+            return None;
+        }
+        if let Some(reply) = command::miss(command, &args, version) {
+            return Some((reply, MadeUp::Read));
+        }
+        // What may have run is not known not to have.
+        let may_have_run = marks.any(Marks::RETRIED.with(Marks::LOST));
+        if health.fail_open_writes == FailOpenWrites::Ok && !may_have_run {
+            return command::done(command, &args).map(|reply| (reply, MadeUp::Write));
+        }
+        None
+    }
+
+    /// Counts an answer that was made up; the first of many is told.
+    pub(super) fn count_made_up(&mut self, ticket: Ticket, kind: MadeUp, failure: &Failure) {
+        let now = self.clock.now();
+        let Some(route) = self.session(ticket).map(|session| session.route) else {
+            return;
+        };
+        let front = &self.fronts[route as usize];
+        match kind {
+            MadeUp::Read => front.metrics.misses_made_up.inc(),
+            MadeUp::Write => front.metrics.writes_made_up.inc(),
+        }
+        front.route.fail_open.last_at.store(now, Relaxed);
+        if front.route.fail_open.latch.set() {
+            let reply = failure.reply();
+            let why = String::from_utf8_lossy(reply.trim_ascii_end()).into_owned();
+            tracing::warn!(
+                route = %front.route.name, why,
+                "answering as a cache that misses (health.fail_open)"
+            );
+            let event = Event::new(EventKind::FailsOpen, "health.fail_open");
+            let event = event.on(&front.route.name).with("why", why);
+            self.proxy.journal.note(event);
+        }
+    }
+
+    /// Says so when a route answers with Redis again.
+    pub(super) fn look_whether_well(&self) {
+        let now = self.clock.now();
+        for front in &self.fronts {
+            let fail_open = &front.route.fail_open;
+            if !fail_open.latch.is_set()
+                || now.saturating_sub(fail_open.last_at.load(Relaxed)) < WELL_AFTER
+                || !fail_open.latch.clear()
+            {
+                continue;
+            }
+            tracing::info!(route = %front.route.name, "answering with Redis again");
+            let event = Event::new(EventKind::FailsOpenNoMore, "health.fail_open");
+            self.proxy.journal.note(event.on(&front.route.name));
+        }
+    }
+}
+
+/// Which kind of command was answered without Redis.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum MadeUp {
+    Read,
+    Write,
+}
