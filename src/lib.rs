@@ -22,6 +22,9 @@ pub mod router;
 // Floor 3: keeps the topology true.
 pub mod discovery;
 
+// Floor 3: one subscription for many clients.
+pub mod pubsub;
+
 // Floor 4: one client: read, plan, act, answer in order.
 pub mod session;
 

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use super::budget::{Kind, Link, Slot};
+use super::credential::UserId;
 use super::entry::{Entry, Marks, Ticket};
 use super::node::Gate;
 use super::ring::Ring;
@@ -54,6 +55,9 @@ pub enum Mode {
     Exclusive(Ticket),
     /// One client; bytes are passed on as they are and never framed.
     Raw(Ticket),
+    /// The subscriptions of all clients of this user: what arrives is framed by whoever
+    /// reads it.
+    Feed(UserId),
 }
 
 /// What a connection keeps, in bytes.
@@ -375,6 +379,7 @@ impl Conn {
                 sink.pushed(owner, input);
                 Ok(())
             }
+            Mode::Feed(_) => unreachable!("a feed's bytes are not replies"),
         };
         self.measure((before - self.in_flight.len()) as u32, now, sink);
         outcome

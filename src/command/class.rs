@@ -37,8 +37,8 @@ pub enum Class {
     Wait,
     /// Changes the session's subscriptions; answers once per channel.
     Subscription(Sub),
-    /// Publishes; plain, but the count in its reply includes Weir's own
-    /// subscriptions.
+    /// Publishes, or counts subscribers; plain, but in its reply all clients of a feed
+    /// are one.
     Publish,
     /// Turns the connection into a stream of what the server runs.
     Monitor,

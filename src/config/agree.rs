@@ -128,6 +128,10 @@ fn clients(route: &mut Route, process: &Process, path: &str, reader: &mut Reader
         total,
         size,
     );
+    let hard = key("subscriber_output_max");
+    let hard = (hard.as_str(), clients.subscriber_output_max);
+    let soft = &mut clients.subscriber_output_soft;
+    at_most(reader, &key("subscriber_output_soft"), soft, hard, size);
     let request = (key("request_max"), clients.request_max);
     let request = (request.0.as_str(), request.1);
     let unauthenticated = &mut clients.unauthenticated_request_max;

@@ -23,7 +23,25 @@ impl Metrics {
         self.expose_commands(out);
         self.expose_bytes(out);
         self.expose_queues(out);
+        self.expose_pubsub(out);
         self.expose_times(out);
+    }
+
+    fn expose_pubsub(&self, out: &mut Exposition) {
+        let help = "Clients that are subscribed to anything.";
+        self.gauge(out, "weir_pubsub_subscribers", help, |m| {
+            &m.clients_subscribed
+        });
+        let help = "Channels and patterns that nodes are subscribed to for clients.";
+        self.gauge(out, "weir_pubsub_channels", help, |m| &m.pubsub_channels);
+        let help = "Messages that arrived from nodes, each once for all its subscribers.";
+        self.counter(out, "weir_pubsub_messages_in_total", help, |m| {
+            &m.pubsub_messages_in
+        });
+        let help = "Messages handed to subscribers.";
+        self.counter(out, "weir_pubsub_messages_out_total", help, |m| {
+            &m.pubsub_messages_out
+        });
     }
 
     fn expose_process(&self, out: &mut Exposition) {

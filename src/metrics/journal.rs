@@ -118,6 +118,9 @@ kinds! {
     FailsOpen => "fails_open", Warning, "answering without Redis";
     /// It answers with Redis again.
     FailsOpenNoMore => "fails_open_no_more", Info, "answering with Redis again";
+    /// The connection was lost over which clients were subscribed, and they were closed so
+    /// that they subscribe anew. The subject is the node's address.
+    SubscribersClosed => "subscribers_closed", Warning, "subscription connection lost";
     /// A limit of Weir is reached and refuses. The subject is the setting.
     LimitReached => "limit_reached", Critical, "limit reached";
     /// It refuses nothing any more.

@@ -84,6 +84,12 @@ reason! {
         ReadTimeout => "read_timeout",
         /// More replies waited unread than the client's output limit allows.
         OutputLimit => "output_limit",
+        /// A subscriber's unread messages passed the limit for subscribers.
+        SubscriberLimit => "subscriber_limit",
+        /// A subscriber's unread messages stayed above the soft limit for too long.
+        SubscriberSoftLimit => "subscriber_soft_limit",
+        /// The node's connection that all subscribers of a user share was lost.
+        SubscriptionLost => "subscription_lost",
         /// The client took no byte of its replies for the write timeout.
         WriteTimeout => "write_timeout",
         /// The memory for all clients together was used up and this one held the most.

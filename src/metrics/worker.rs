@@ -62,6 +62,12 @@ pub struct WorkerMetrics {
     pub clients_blocked: Gauge,
     /// Clients that have subscriptions.
     pub clients_subscribed: Gauge,
+    /// Channels and patterns that nodes are subscribed to for all clients together.
+    pub pubsub_channels: Gauge,
+    /// Messages that arrived from nodes.
+    pub pubsub_messages_in: Counter,
+    /// Messages handed to clients.
+    pub pubsub_messages_out: Counter,
     /// Clients that have client-side caching on.
     pub clients_tracking: Gauge,
     /// Clients that watch keys.

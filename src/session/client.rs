@@ -1,10 +1,10 @@
 //! What Weir remembers of one client. A quiet client costs little more than
 //! this struct: buffers are empty and everything uncommon is behind one box.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::task::Waker;
 
+use hashbrown::HashSet;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
@@ -13,9 +13,11 @@ use super::outbox::Outbox;
 use super::redirect::Redirect;
 use super::registry::Census;
 use super::reply_size::ReplySize;
+use super::subscribe::Subscriber;
 use crate::admission::ClientPermit;
-use crate::backend::{Partition, Ticket, User};
+use crate::backend::{Partition, Ticket, User, UserId};
 use crate::metrics::CloseReason;
+use crate::pubsub::{Name, Space};
 use crate::resp::PartialRequest;
 
 /// A client is quiet when nothing came or went for this long, in microseconds:
@@ -253,6 +255,8 @@ pub struct Extra {
     pub transaction: Transaction,
     /// What it is subscribed to.
     pub subscriptions: Subscriptions,
+    /// What it asks of its feed, and what its messages wait for.
+    pub subscriber: Subscriber,
     /// Client-side caching is on.
     pub tracking: bool,
     /// Whom its invalidations go to, if not itself.
@@ -378,16 +382,17 @@ pub enum Transaction {
     },
 }
 
-/// What a session is subscribed to, so that the number of confirmations of an
-/// argumentless `UNSUBSCRIBE` is known.
+/// What a session is subscribed to.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     /// `SUBSCRIBE`.
-    pub channels: HashSet<Vec<u8>>,
+    pub channels: HashSet<Name>,
     /// `PSUBSCRIBE`.
-    pub patterns: HashSet<Vec<u8>>,
+    pub patterns: HashSet<Name>,
     /// `SSUBSCRIBE`.
-    pub shards: HashSet<Vec<u8>>,
+    pub shards: HashSet<Name>,
+    /// The user whose feed they come over; `None` if they are on the session's lease.
+    pub feed: Option<UserId>,
     bytes: usize,
 }
 
@@ -397,30 +402,57 @@ const SUBSCRIPTION_BYTES: usize = 40;
 impl Subscriptions {
     /// Takes in a confirmation as the server sent it.
     pub fn note(&mut self, frame: &[u8]) {
-        let Ok(Some((value, _))) = crate::resp::decode(frame) else {
-            return;
-        };
-        let Some([kind, channel, _]) = value.as_array() else {
-            return;
-        };
-        let (Some(kind), Some(channel)) = (kind.as_str(), channel.as_bytes()) else {
-            return;
-        };
-        let bytes = channel.len() + SUBSCRIPTION_BYTES;
-        let set = match kind {
-            "subscribe" | "unsubscribe" => &mut self.channels,
-            "psubscribe" | "punsubscribe" => &mut self.patterns,
-            "ssubscribe" | "sunsubscribe" => &mut self.shards,
-            _ => return,
-        };
-        if kind.contains("unsub") {
-            self.bytes -= if set.remove(channel) { bytes } else { 0 };
-        } else {
-            self.bytes += if set.insert(channel.to_vec()) {
-                bytes
-            } else {
-                0
-            };
+        match crate::pubsub::read(frame) {
+            crate::pubsub::Frame::Subscribed(space, name) => {
+                self.add(space, name.into());
+            }
+            crate::pubsub::Frame::Unsubscribed(space, name) => self.remove(space, name),
+            _ => {}
+        }
+    }
+
+    /// It is subscribed to this.
+    pub fn add(&mut self, space: Space, name: Name) {
+        let bytes = name.len() + SUBSCRIPTION_BYTES;
+        if self.set(space).insert(name) {
+            self.bytes += bytes;
+        }
+    }
+
+    /// It is not subscribed to this any more.
+    pub fn remove(&mut self, space: Space, name: &[u8]) {
+        let bytes = name.len() + SUBSCRIPTION_BYTES;
+        let set = self.set(space);
+        if set.remove(name) {
+            if set.is_empty() {
+                *set = HashSet::new();
+            }
+            self.bytes -= bytes;
+        }
+    }
+
+    fn set(&mut self, space: Space) -> &mut HashSet<Name> {
+        match space {
+            Space::Channel => &mut self.channels,
+            Space::Pattern => &mut self.patterns,
+            Space::Shard => &mut self.shards,
+        }
+    }
+
+    /// Those of one kind.
+    pub fn of(&self, space: Space) -> &HashSet<Name> {
+        match space {
+            Space::Channel => &self.channels,
+            Space::Pattern => &self.patterns,
+            Space::Shard => &self.shards,
+        }
+    }
+
+    /// The count that Redis puts into a confirmation.
+    pub fn count(&self, space: Space) -> usize {
+        match space {
+            Space::Shard => self.shards.len(),
+            _ => self.channels.len() + self.patterns.len(),
         }
     }
 
@@ -437,5 +469,15 @@ impl Subscriptions {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether there are any on a lease of the session's own.
+    pub fn on_lease(&self) -> bool {
+        self.feed.is_none() && !self.is_empty()
+    }
+
+    /// Whether there are any that come over a feed.
+    pub fn on_feed(&self) -> bool {
+        self.feed.is_some() && !self.is_empty()
     }
 }

@@ -351,9 +351,9 @@ impl State {
         {
             // Nothing is tracked: the lease goes with this reply, unless the client
             // holds it for something else as well.
-            lease.until = match extra.subscriptions.is_empty() {
-                true => Until::Reply,
-                false => Until::Unsubscribed,
+            lease.until = match extra.subscriptions.on_lease() {
+                true => Until::Unsubscribed,
+                false => Until::Reply,
             };
         }
         self.refresh_special(ticket);

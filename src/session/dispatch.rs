@@ -72,12 +72,18 @@ impl State {
         let front = &self.fronts[session.route as usize];
         let name = request.arg(0).unwrap_or_default();
         let row = Row::of(front.table.find(name, request.arg(1)));
-        if matches!(row.class, Class::Plain | Class::Publish)
+        if row.class == Class::Plain
             && !session.flags.any(OFF_THE_STRAIGHT_PATH)
             && front.pause.is_none()
             && !front.refuses_growth
         {
             return self.forward(ticket, request.frame, row.id, row.marks());
+        }
+        if row.class == Class::Publish
+            && !session.flags.any(OFF_THE_STRAIGHT_PATH)
+            && front.pause.is_none()
+        {
+            return self.publish(ticket, request, row, false);
         }
         self.handle_uncommon(ticket, request, following, row)
     }
@@ -119,6 +125,9 @@ impl State {
         let silent = skip || session.flags.any(Flags::REPLY_OFF);
         session.flags.clear(Flags::SKIP_NEXT);
         let step = self.route_uncommon(ticket, request, following, row, silent);
+        if step == Step::Taken {
+            self.order_own_messages(ticket, row);
+        }
         if step == Step::Wait
             && skip
             && let Some(session) = self.session(ticket)
@@ -202,7 +211,11 @@ impl State {
             Class::Plain if self.may_be_paused_by_redis(ticket, request, row) => {
                 self.blocking(ticket, request, row, silent)
             }
-            Class::Plain | Class::Publish => self.forward_on_path(ticket, request, row, silent),
+            Class::Plain if self.is_fed(ticket) && &*command.name == "ping" => {
+                self.ping_of_subscriber(ticket, request, row, silent)
+            }
+            Class::Plain => self.forward_on_path(ticket, request, row, silent),
+            Class::Publish => self.publish(ticket, request, row, silent),
             Class::Control => self.control(ticket, request, row, command, silent),
             Class::Multi => self.multi(ticket, request, following, row, silent),
             Class::Watch => self.watch(ticket, request, row, silent),

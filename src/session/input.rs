@@ -328,7 +328,9 @@ impl State {
         extra.partial = Some(partial);
         if large && let Some(name) = spans.first() {
             let name = &rest[name.start as usize..name.end as usize];
-            return self.begin_upload(ticket, name);
+            let channel = spans.get(1);
+            let channel = channel.map(|it| &rest[it.start as usize..it.end as usize]);
+            return self.begin_upload(ticket, name, channel);
         }
         None
     }

@@ -324,6 +324,10 @@ impl State {
         if !conn.is_quiet() || matches!(conn.io, Io::Opening) {
             return;
         }
+        if let Mode::Feed(_) = conn.mode {
+            // Whether anybody is subscribed over it is known elsewhere.
+            return;
+        }
         let held = matches!(conn.mode, Mode::Exclusive(owner) | Mode::Raw(owner)
             if self.sessions.get(owner.slot as usize)
                 .is_some_and(|session| session.id as u32 == owner.generation

@@ -346,8 +346,10 @@ impl State {
         }
         self.drop_receiver(ticket);
         let session = &mut self.sessions[ticket.slot as usize];
-        if let Some(extra) = session.extra.take() {
-            session.extra = Some(Box::new(Extra {
+        let (route, extra) = (session.route, session.extra.take());
+        if let Some(mut extra) = extra {
+            self.leave_feed(ticket.slot, route, &mut extra);
+            self.sessions[ticket.slot as usize].extra = Some(Box::new(Extra {
                 lib_name: extra.lib_name,
                 lib_version: extra.lib_version,
                 waker: extra.waker,
@@ -356,6 +358,7 @@ impl State {
             }));
         }
         let user = default_user(&node, mode);
+        let session = &mut self.sessions[ticket.slot as usize];
         session.partition.user = user.id();
         session.partition.db = 0;
         session.partition.version = Version::Resp2;
@@ -433,6 +436,16 @@ impl State {
                 rewritten = self.name_target(entry.to, reply);
             }
             "client|tracking" => self.tracking_answered(entry.to, reply),
+            "publish" | "spublish" => {
+                rewritten = self.correct(entry.to, reply);
+                let reply = rewritten.as_deref().unwrap_or(reply);
+                if !entry.marks.any(Marks::SILENT) && self.wait_for_own_message(entry.to, reply) {
+                    return;
+                }
+            }
+            "pubsub" | "pubsub|numsub" | "pubsub|shardnumsub" => {
+                rewritten = self.correct(entry.to, reply);
+            }
             _ => {}
         }
         if !entry.marks.any(Marks::SILENT) {

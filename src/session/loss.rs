@@ -101,6 +101,7 @@ impl State {
         }
         match conn.mode {
             Mode::Shared => self.shared_lost(&conn),
+            Mode::Feed(user) => self.feed_lost((conn.route, user), &node, broken),
             Mode::Exclusive(owner) | Mode::Raw(owner) => self.lease_lost(index, owner, &conn),
         }
     }
@@ -178,6 +179,9 @@ impl State {
             .error(ErrorCause::BackendLost);
         match moved.get(&(entry.to.slot, entry.to.generation)) {
             Some(&target) if self.conns.contains(target as usize) => {
+                if entry.marks.any(Marks::WHOLE) {
+                    self.forget_correction(entry.to, entry.command);
+                }
                 let marks = entry.marks.without(Marks::WHOLE).with(Marks::LOST);
                 self.conns[target as usize].in_flight.push_back(Entry {
                     len: 0,
@@ -209,7 +213,7 @@ impl State {
         let route = session.route;
         let extra = session.extra();
         extra.lease = None;
-        let stateful = extra.tracking || !extra.subscriptions.is_empty() || extra.monitoring;
+        let stateful = extra.tracking || extra.subscriptions.on_lease() || extra.monitoring;
         let transaction = std::mem::take(&mut extra.transaction);
         self.fronts[route as usize].metrics.leases_held.dec();
         if conn.half_closing && !conn.in_flight.is_empty() {

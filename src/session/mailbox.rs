@@ -75,6 +75,8 @@ impl State {
                 let _ = answer.send(self.take_invalidation(route, target, keys.as_deref()));
             }
             Message::Unblock { id, error, answer } => self.unblock(id, error, answer),
+            Message::ToFeed { key, message } => self.at_home(key, message),
+            Message::FromFeed { key, message } => self.told_by_feed(key, message),
             Message::Drain => self.draining = true,
         }
     }

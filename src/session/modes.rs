@@ -13,11 +13,8 @@ use super::worker::State;
 use crate::backend::{Entry, Kind, Marks, Mode, Ticket};
 use crate::command::{Sub, blocking};
 use crate::metrics::ErrorCause;
-use crate::resp::{self, Value, Version};
-
-/// How many channels and patterns one client may be subscribed to. Redis has no
-/// limit; this is far above any real client and bounds the memory of one.
-const SUBSCRIPTIONS_MAX: usize = 65_536;
+use crate::pubsub::Space;
+use crate::resp::{self, Version};
 
 impl State {
     /// A command that may wait on the server for a key to be written.
@@ -175,43 +172,21 @@ impl State {
                 .is_some_and(|extra| !extra.subscriptions.is_empty())
     }
 
-    /// `SUBSCRIBE` and its relatives: one confirmation for each channel.
-    pub(super) fn subscription(
+    /// `SUBSCRIBE` and its relatives of a client that holds a lease for another reason:
+    /// one confirmation for each channel.
+    pub(super) fn subscription_on_lease(
         &mut self,
         ticket: Ticket,
         request: &Request<'_>,
         sub: Sub,
         row: Row,
-        silent: bool,
     ) -> Step {
-        if matches!(sub, Sub::SSubscribe | Sub::SUnsubscribe)
-            && !self.node_of(ticket).server_version().like_redis(7, 0)
-        {
-            // Redis 6 does not know these; it says so itself.
-            return self.forward_on_path(ticket, request, row, silent);
-        }
-        let session = &mut self.sessions[ticket.slot as usize];
-        let subscribes = matches!(sub, Sub::Subscribe | Sub::PSubscribe | Sub::SSubscribe);
-        let extra = session.extra();
-        let of_kind = match sub {
-            Sub::Subscribe | Sub::Unsubscribe => extra.subscriptions.channels.len(),
-            Sub::PSubscribe | Sub::PUnsubscribe => extra.subscriptions.patterns.len(),
-            Sub::SSubscribe | Sub::SUnsubscribe => extra.subscriptions.shards.len(),
-        };
+        let extra = self.sessions[ticket.slot as usize].extra();
+        let of_kind = extra.subscriptions.of(Space::of(sub)).len();
         let confirmations = match request.count() - 1 {
             0 => of_kind.max(1),
             named => named,
         };
-        if subscribes && extra.subscriptions.len() + confirmations > SUBSCRIPTIONS_MAX {
-            let text = format!(
-                "ERR weir: more than {SUBSCRIPTIONS_MAX} subscriptions of one client, \
-                 command not executed"
-            );
-            return self.answer_error(ticket, &text, ErrorCause::NotSupported, silent);
-        }
-        if !subscribes && extra.lease.is_none() {
-            return self.unsubscribe_from_nothing(ticket, request, sub);
-        }
         match self.wish_lease(
             ticket,
             Kind::Subscription,
@@ -256,7 +231,7 @@ impl State {
                 Step::Taken
             }
             LeaseWish::Waits => Step::Wait,
-            LeaseWish::Refused(reply) => self.answer(ticket, &reply, silent),
+            LeaseWish::Refused(reply) => self.answer(ticket, &reply, false),
             LeaseWish::NotAtOnce => unreachable!("subscribers wait in line"),
         }
     }
@@ -272,41 +247,15 @@ impl State {
         }
     }
 
-    /// `UNSUBSCRIBE` of a client that is not subscribed to anything: Redis
-    /// confirms all the same, each with the count 0.
-    fn unsubscribe_from_nothing(
-        &mut self,
-        ticket: Ticket,
-        request: &Request<'_>,
-        sub: Sub,
-    ) -> Step {
-        let word = match sub {
-            Sub::PUnsubscribe => "punsubscribe",
-            Sub::SUnsubscribe => "sunsubscribe",
-            _ => "unsubscribe",
-        };
-        let version = self.version_of(ticket);
-        let mut reply = Vec::new();
-        let mut confirm = |channel: Value| {
-            let parts = vec![Value::bulk(word), channel, Value::integer(0)];
-            resp::encode(&Value::push(parts), version, &mut reply);
-        };
-        if request.count() == 1 {
-            confirm(Value::null());
-        }
-        for index in 1..request.count() {
-            confirm(Value::bulk(request.arg(index).unwrap_or_default()));
-        }
-        // Confirmations are seen even under CLIENT REPLY OFF.
-        self.answer(ticket, &reply, false)
-    }
-
     /// `MONITOR`: the lease is passed through as it is from here on.
     pub(super) fn monitor(&mut self, ticket: Ticket, request: &Request<'_>) -> Step {
         let session = &mut self.sessions[ticket.slot as usize];
         if session.extra().monitoring {
             // As in Redis, a second MONITOR is not answered.
             return Step::Taken;
+        }
+        if self.is_fed(ticket) {
+            return self.not_of_a_subscriber(ticket, "MONITOR");
         }
         match self.wish_lease(ticket, Kind::Lease, Until::Closed, Patience::InLine) {
             LeaseWish::Held(conn) => {
@@ -331,6 +280,9 @@ impl State {
             };
             return self.refuse(ticket, &failure, false);
         }
+        if self.is_fed(ticket) {
+            return self.not_of_a_subscriber(ticket, "a raw tunnel");
+        }
         match self.wish_lease(ticket, Kind::Tunnel, Until::Closed, Patience::InLine) {
             LeaseWish::Held(conn) => {
                 self.go_raw(ticket, conn, request.frame);
@@ -341,6 +293,12 @@ impl State {
             LeaseWish::Refused(reply) => self.answer(ticket, &reply, false),
             LeaseWish::NotAtOnce => unreachable!("tunnels wait in line"),
         }
+    }
+
+    /// What a subscriber's messages would come into the middle of.
+    fn not_of_a_subscriber(&mut self, ticket: Ticket, what: &str) -> Step {
+        let text = format!("ERR weir: a subscriber can not have {what}, command not executed");
+        self.answer_error(ticket, text, ErrorCause::NotSupported, false)
     }
 
     /// Passes the lease's bytes on as they are from here on, this request first.
@@ -381,7 +339,7 @@ impl State {
         let done = match lease.until {
             _ if lease.fresh => false,
             Until::Reply => true,
-            Until::Unsubscribed => extra.subscriptions.is_empty() && !extra.tracking,
+            Until::Unsubscribed => !extra.subscriptions.on_lease() && !extra.tracking,
             Until::Transaction | Until::Closed => false,
         };
         if done {

@@ -12,6 +12,7 @@ use super::registry::Census;
 use super::reply_size::WORTH_A_LOOK;
 use super::worker::State;
 use crate::backend::{Conn, Marks, Mode, Ticket};
+use crate::command::{Class, CommandId};
 use crate::metrics::CloseReason;
 
 /// What became of bytes for a client.
@@ -123,7 +124,7 @@ impl State {
 
     /// Has the session closed in this turn, for a reason, from where it cannot
     /// be done at once.
-    fn fail(&mut self, ticket: Ticket, reason: CloseReason) {
+    pub(super) fn fail(&mut self, ticket: Ticket, reason: CloseReason) {
         let Some(session) = self.session(ticket) else {
             return;
         };
@@ -239,6 +240,9 @@ impl State {
         if let Some(extra) = &session.extra {
             self.change_census(session.route, extra.census, Census::default());
         }
+        if let Some(extra) = session.extra.as_deref_mut() {
+            self.leave_feed(slot, session.route, extra);
+        }
         if let Some(receiver) = session
             .extra
             .as_mut()
@@ -268,6 +272,8 @@ pub(super) struct SessionSink<'a> {
     pub inspect: &'a mut Vec<(crate::backend::Entry, Vec<u8>)>,
     /// Pushes for other clients than the one whose connection they came over.
     pub redirected: &'a mut Vec<(Ticket, Vec<u8>)>,
+    /// Replies of one client in which clients are counted, how many they are, and whose.
+    pub corrected: (Option<Ticket>, u32, Vec<u8>),
 }
 
 impl SessionSink<'_> {
@@ -292,8 +298,60 @@ impl SessionSink<'_> {
         self.settle(to, 1, frame);
     }
 
+    /// A reply in which clients are counted, unless more has to be known for it than is
+    /// known here: whether it is seen to.
+    fn correct(&mut self, entry: &crate::backend::Entry, reply: &[u8]) -> bool {
+        let to = entry.to;
+        let Some(session) = self.sessions.get_mut(to.slot as usize) else {
+            return false;
+        };
+        let version = session.partition.version;
+        let Some(extra) = session.extra.as_deref_mut() else {
+            return false;
+        };
+        let command = self.front.table.by_id(CommandId(entry.command));
+        if session.id as u32 != to.generation
+            || command.class != Class::Publish
+            || extra.subscriptions.on_feed()
+        {
+            return false;
+        }
+        let Some(correction) = extra.subscriber.corrections.pop_front() else {
+            return false;
+        };
+        self.front.metrics.replies.inc();
+        if self.corrected.0 != Some(to) {
+            self.end_corrected();
+            self.corrected.0 = Some(to);
+        }
+        self.corrected.1 += 1;
+        if !entry.marks.any(Marks::SILENT) {
+            let audience = &self.front.route.audience;
+            let corrected = correction.of(reply, audience, version);
+            let text = corrected.as_deref().unwrap_or(reply);
+            self.corrected.2.extend_from_slice(text);
+        }
+        true
+    }
+
+    /// Writes the corrected replies of a client, all at once.
+    pub(super) fn end_corrected(&mut self) {
+        let (to, count, bytes) = std::mem::take(&mut self.corrected);
+        if let Some(to) = to {
+            self.settle_now(to, count, &bytes);
+        }
+    }
+
     #[inline]
     fn settle(&mut self, to: Ticket, count: u32, bytes: &[u8]) {
+        if self.corrected.0.is_some() {
+            self.end_corrected();
+        }
+        self.settle_now(to, count, bytes);
+    }
+
+    #[inline]
+    fn settle_now(&mut self, to: Ticket, count: u32, bytes: &[u8]) {
         let Some(session) = self.sessions.get_mut(to.slot as usize) else {
             return;
         };
@@ -392,6 +450,9 @@ impl crate::backend::Sink for SessionSink<'_> {
         if entry.marks.any(Marks::SUBSCRIBE) {
             return self.confirm(entry.to, bytes);
         }
+        if self.correct(entry, bytes) {
+            return;
+        }
         self.inspect.push((*entry, bytes.to_vec()));
     }
 
@@ -415,6 +476,9 @@ impl crate::backend::Sink for SessionSink<'_> {
 impl State {
     /// Bytes came from a node.
     pub(super) fn on_replies(&mut self, index: u32, bytes: &[u8]) {
+        if let Mode::Feed(_) = self.conns[index as usize].mode {
+            return self.on_feed(index, bytes);
+        }
         let mut inspect = Vec::new();
         let mut redirected = Vec::new();
         self.look_at_gate(index);
@@ -432,8 +496,10 @@ impl State {
             memory: &mut self.memory,
             inspect: &mut inspect,
             redirected: &mut redirected,
+            corrected: Default::default(),
         };
         let outcome = conn.receive(bytes, sink.now, &mut sink);
+        sink.end_corrected();
         self.recount_conn_memory(index);
         for (entry, reply) in inspect {
             self.inspect(&entry, &reply);
@@ -460,7 +526,7 @@ impl State {
     /// it should. The connection is not read then, and TCP holds back the node.
     pub(super) fn owner_is_full(&self, conn: &Conn) -> bool {
         let (Mode::Exclusive(owner) | Mode::Raw(owner)) = conn.mode else {
-            return false;
+            return self.feed_is_backlogged(conn);
         };
         self.sessions
             .get(owner.slot as usize)

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::client_line::ClientView;
 use super::fail_open::FailOpen;
 use super::failure::Failure;
+use super::feed::{FeedKey, FromFeed, ToFeed};
 use super::links::Batch;
 use super::pause::Pause;
 use super::registry::Kill;
@@ -21,6 +22,7 @@ use crate::backend::Ticket;
 use crate::config::{self, Config};
 use crate::discovery::Deployment;
 use crate::metrics::{Event, EventKind, Journal, Latch, Metrics, WorkerMetrics};
+use crate::pubsub::Audience;
 
 /// One named front: its settings and its nodes.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Route {
     pub deployment: Arc<Deployment>,
     /// What each worker counts on it.
     pub metrics: Vec<Arc<WorkerMetrics>>,
+    /// How many are subscribed to what, beside what the node knows.
+    pub audience: Arc<Audience>,
     /// A client was refused because of this limit, and there is no room to speak of yet.
     full: [Latch; 2],
     /// Whether it answers without Redis.
@@ -157,6 +161,20 @@ pub enum Message {
         /// Whether it was blocked.
         answer: oneshot::Sender<bool>,
     },
+    /// To the home of a feed, about one of its clients here.
+    ToFeed {
+        /// Which feed.
+        key: FeedKey,
+        /// What.
+        message: ToFeed,
+    },
+    /// From the home of a feed.
+    FromFeed {
+        /// Which feed.
+        key: FeedKey,
+        /// What.
+        message: FromFeed,
+    },
     /// Take no new clients and close those that are idle.
     Drain,
 }
@@ -246,6 +264,7 @@ impl Proxy {
                     metrics: (0..workers)
                         .map(|worker| metrics.worker(worker, index))
                         .collect(),
+                    audience: Arc::default(),
                     full: Default::default(),
                     fail_open: FailOpen::default(),
                     settings: ArcSwap::new(settings),

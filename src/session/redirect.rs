@@ -307,6 +307,7 @@ impl State {
         let Some(extra) = self.session(ticket).and_then(|it| it.extra.as_deref_mut()) else {
             return;
         };
+        extra.subscriber.replies_first = false;
         let held = std::mem::take(&mut extra.held_pushes);
         if !held.is_empty() {
             self.write(ticket, &held);

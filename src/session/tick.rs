@@ -33,6 +33,7 @@ impl State {
             self.tick_conn(index);
         }
         self.tick_sessions();
+        self.tick_feeds();
         self.measure_queues();
         self.look_whether_well();
         self.share_memory_accounts();
@@ -239,7 +240,7 @@ impl State {
 
     fn tick_session(&mut self, ticket: Ticket) {
         let now = self.clock.now();
-        if self.look_for_hangup(ticket) {
+        if self.look_for_hangup(ticket) || self.tick_subscriber(ticket) {
             return;
         }
         let session = &mut self.sessions[ticket.slot as usize];

@@ -12,6 +12,11 @@ use super::pause;
 use super::worker::State;
 use crate::backend::{Kind, Marks, Ticket};
 use crate::command::{Class, Command, Flags as CommandFlags, Local};
+use crate::metrics::ErrorCause;
+
+/// `EXEC` of a block in which a client subscribes that is subscribed already.
+const SUBSCRIBED_ALREADY: &str = "EXECABORT Transaction discarded because of: \
+    weir: a subscriber can not subscribe in a transaction";
 
 impl State {
     /// `MULTI` outside a transaction.
@@ -161,9 +166,8 @@ impl State {
             }
             Class::Exec | Class::Discard => self.forward_on_path(ticket, request, row, silent),
             Class::Unwatch => self.end_block(ticket, request, class, row, silent),
-            Class::Watch | Class::Plain | Class::Publish => {
-                self.forward_on_path(ticket, request, row, silent)
-            }
+            Class::Watch | Class::Plain => self.forward_on_path(ticket, request, row, silent),
+            Class::Publish => self.publish(ticket, request, row, silent),
             Class::Local(Local::Select) => {
                 self.select_on_lease(ticket, request, row, command, silent)
             }
@@ -281,7 +285,10 @@ impl State {
         if let Some(lease) = &mut extra.lease
             && lease.until == Until::Transaction
         {
-            lease.until = Until::Reply;
+            lease.until = match extra.subscriptions.on_lease() {
+                true => Until::Unsubscribed,
+                false => Until::Reply,
+            };
         }
         std::mem::take(&mut extra.transaction)
     }
@@ -298,6 +305,13 @@ impl State {
     fn exec_unframed(&mut self, ticket: Ticket, conn: u32, request: &Request<'_>) -> Step {
         if self.must_wait_for_replies(ticket) {
             return Step::Wait;
+        }
+        if self.is_fed(ticket) {
+            // Its messages would come into the middle of what is said from here on.
+            self.conns[conn as usize].dirty = true;
+            self.sessions[ticket.slot as usize].extra().transaction = Transaction::None;
+            self.give_back_lease(ticket);
+            return self.answer_error(ticket, SUBSCRIBED_ALREADY, ErrorCause::NotSupported, false);
         }
         self.go_raw(ticket, conn, request.frame);
         let session = &mut self.sessions[ticket.slot as usize];

@@ -21,8 +21,14 @@ const WINDOW_WHEN_TIGHT: usize = 64 * 1024;
 
 impl State {
     /// The request at the front is large and incomplete: `name` is its command.
+    /// If it is a `PUBLISH`, `channel` is where to, as far as that is known.
     /// `None` while it has to be collected or waited for.
-    pub(super) fn begin_upload(&mut self, ticket: Ticket, name: &[u8]) -> Option<usize> {
+    pub(super) fn begin_upload(
+        &mut self,
+        ticket: Ticket,
+        name: &[u8],
+        channel: Option<&[u8]>,
+    ) -> Option<usize> {
         let session = &self.sessions[ticket.slot as usize];
         let front = &self.fronts[session.route as usize];
         let command = front.table.find(name, None);
@@ -41,6 +47,11 @@ impl State {
         match self.wish_lease(ticket, Kind::Lease, until, Patience::InLine) {
             LeaseWish::Held(conn) => {
                 self.start_stream(ticket, conn, id);
+                if class == Class::Publish
+                    && let Some(channel) = channel
+                {
+                    self.correct_upload(ticket, conn, name, channel);
+                }
                 // The bytes at the front are passed on by the caller's next round.
                 Some(0)
             }

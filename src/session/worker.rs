@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::access::AccessRule;
 use super::client::{Flags, HALTED, Session};
+use super::feed::Fanout;
 use super::lanes::Lane;
 use super::links::Link;
 use super::memory::Memory;
@@ -112,6 +113,8 @@ pub struct State {
     pub(super) late_tick: bool,
     /// What is kept for clients.
     pub(super) memory: Memory,
+    /// Feeds, and who is subscribed over them.
+    pub(super) pubsub: Fanout,
     /// No new clients are taken; those that are idle are closed.
     pub(super) draining: bool,
 }
@@ -196,6 +199,7 @@ impl Worker {
                 ticked_at: 0,
                 late_tick: false,
                 memory,
+                pubsub: Fanout::default(),
                 draining: false,
             }),
         });

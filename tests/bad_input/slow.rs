@@ -40,12 +40,16 @@ fn message(text: &str) -> String {
     format!("*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n${len}\r\n{text}\r\n")
 }
 
-/// A subscriber's connection is not read while the subscriber reads nothing: its messages wait
-/// in Redis, which drops it at its own limit, and others do not notice.
+/// A subscriber that reads nothing is closed at its limit; until then its messages wait here,
+/// and others do not notice.
 #[test]
-fn a_subscriber_that_does_not_read_costs_weir_nothing() {
+fn a_subscriber_that_does_not_read_costs_no_more_than_its_limit() {
     let redis = RedisServer::start();
-    let weir = weir(&redis, "workers = 1", "");
+    let weir = weir(
+        &redis,
+        "workers = 1",
+        "clients.subscriber_output_max = \"4MiB\"",
+    );
     let bystander = Bystander::start(&weir);
     let before = weir.resident_bytes();
     let mut subscriber = weir.client();
@@ -70,6 +74,7 @@ fn a_subscriber_that_does_not_read_costs_weir_nothing() {
         heard.extend(some);
     }
     assert!(expected.as_bytes().starts_with(&heard));
+    assert_eq!(closed(&weir, "subscriber_limit"), 1.0);
     bystander.finish();
 }
 

@@ -36,6 +36,8 @@ pub enum Broken {
     Unasked,
     /// It made no progress while the node answered elsewhere.
     Stalled,
+    /// Another node is what this one was.
+    Moved,
     /// A reply that had to be looked at as a whole was larger than allowed.
     TooLarge,
 }
@@ -48,6 +50,7 @@ impl std::fmt::Display for Broken {
             Broken::Malformed(error) => write!(f, "malformed reply: {error}"),
             Broken::Unasked => f.write_str("a reply that nobody asked for"),
             Broken::Stalled => f.write_str("stalled while the node answers elsewhere"),
+            Broken::Moved => f.write_str("commands go to another node now"),
             Broken::TooLarge => f.write_str("a reply too large to look at"),
         }
     }

@@ -64,8 +64,8 @@ section! {
         max_blocking: usize = Count::from_to(0, 100_000),
             default 32, changes Live;
 
-        /// Of these, at most so many for clients that have subscribed to channels
-        /// or patterns.
+        /// Of these, at most so many for subscriptions: one for each user whose clients are
+        /// subscribed to channels or patterns, however many those are.
         max_subscriptions: usize = Count::from_to(0, 100_000),
             default 16, changes Live;
 

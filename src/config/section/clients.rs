@@ -77,6 +77,25 @@ section! {
         output_max: u64 = Size::from_to(64 * KIB, 1024 * GIB),
             default "256MiB", changes Live;
 
+        /// Channels and patterns that one client may be subscribed to. Redis has no limit;
+        /// this is above any real client and bounds the memory that one can take.
+        subscriptions_max: usize = Count::from_to(1, 10_000_000),
+            default 65_536, changes Live;
+
+        /// Bytes of messages that a subscriber has not read. Beyond it the subscriber is
+        /// closed; nobody else misses a message. As Redis does it for its class pubsub
+        /// (client-output-buffer-limit).
+        subscriber_output_max: u64 = Size::from_to(64 * KIB, 1024 * GIB),
+            default "32MiB", changes Live;
+
+        /// The same for a subscriber that stays above it for `subscriber_output_soft_time`.
+        subscriber_output_soft: u64 = Size::from_to(KIB, 1024 * GIB),
+            default "8MiB", changes Live;
+
+        /// How long a subscriber may stay above `subscriber_output_soft`.
+        subscriber_output_soft_time: Duration = Time::from_to(MILLISECOND, DAY).or_zero("no time"),
+            default "60s", changes Live;
+
         /// The kernel asks after a silent client so often, and closes the
         /// connections of those that are gone. As Redis does.
         tcp_keepalive: Duration = Time::from_to(Duration::from_secs(1), DAY).or_zero("never asks"),
