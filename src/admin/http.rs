@@ -27,7 +27,7 @@ use tokio::time::{sleep, timeout};
 use super::dump;
 use super::overview::Span;
 use crate::metrics::{CONTENT_TYPE as EXPOSITION_TYPE, Exposition, Journal};
-use crate::net::{ADMIN_CONNECTIONS, ListenOptions, accept_fault, listen};
+use crate::net::{ADMIN_CONNECTIONS, accept_fault, listen_tcp};
 
 /// Connections served at once: a few scrapers, probes and people. More are
 /// told 503 and closed.
@@ -90,7 +90,7 @@ impl AdminServer {
     /// # Errors
     /// What the kernel says; `AddrInUse` when somebody listens there.
     pub fn bind(addr: SocketAddr, handlers: Handlers) -> io::Result<Self> {
-        let listener = listen(addr, &ListenOptions::default())?;
+        let listener = listen_tcp(addr)?;
         Ok(Self {
             listener,
             handlers: Arc::new(handlers),

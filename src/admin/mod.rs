@@ -3,6 +3,7 @@
 //! It runs beside the workers on the main thread, so a slow scrape costs no
 //! client anything, and it only reads.
 
+mod doors;
 mod dump;
 mod http;
 mod limits;
@@ -12,6 +13,7 @@ mod process;
 mod recorder;
 mod status;
 
+pub use doors::expose_doors;
 pub use dump::{event_json, events_json, record_json, record_markdown, sample_json};
 pub use http::{AdminServer, CONNECTIONS_MAX, Handlers, Overview, Ready, Source};
 pub use limits::expose_limits;

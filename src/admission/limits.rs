@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, Guard};
 use super::book::{Book, NoPlace, Place, Pool};
 use super::identity::{Group, Who};
 use super::rules::RuleSet;
-use crate::config::{Clients, Config, Limit};
+use crate::config::{Clients, Config, Limit, ListenAddress};
 
 /// The limits of one process. Everything in them can be changed while it runs.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ struct Settings {
 struct RouteSettings {
     clients: Clients,
     limits: Vec<Limit>,
-    listen: Vec<std::net::SocketAddr>,
+    listen: Vec<ListenAddress>,
 }
 
 /// One number of one rule, as [`Limits::get`] tells it.
@@ -300,7 +300,7 @@ impl Settings {
         let route = |route: &crate::config::Route| RouteSettings {
             clients: route.clients.clone(),
             limits: route.limits.clone(),
-            listen: route.listen.clone(),
+            listen: route.doors().map(|door| door.address).collect(),
         };
         Settings {
             process_max: config.process.max_clients,

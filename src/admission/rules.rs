@@ -1,11 +1,10 @@
 //! The rules of one route, and which of them are about a client.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::identity::{Key, RuleTally, Who};
 use super::pattern;
-use crate::config::{self, Limit, Network, Per};
+use crate::config::{self, Limit, ListenAddress, Network, Per};
 
 /// The rules in force on a route. Never changed: a change makes another.
 #[derive(Debug)]
@@ -54,7 +53,7 @@ impl RuleSet {
         shape: u64,
         clients: &config::Clients,
         limits: &[Limit],
-        listen: &[SocketAddr],
+        listen: &[ListenAddress],
         mut tally: impl FnMut(&str) -> Arc<RuleTally>,
     ) -> RuleSet {
         let mut rules = vec![Rule {

@@ -4,58 +4,62 @@
 //! them to this thread's event loop.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
+use crate::config::ListenAddress;
 use crate::net::{self, ListenOptions, TuneOptions};
-use crate::session::{Message, Proxy};
+use crate::session::{Door, Message, Newcomer, Proxy};
 
 /// Clients accepted in one go before other tasks get a turn.
 const BATCH: usize = 64;
 
-/// One address of one route.
+/// One door of one route, open.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    socket: net::Listener,
     route: u16,
-    /// Which one of its route, by their order.
-    index: u16,
+    door: u16,
 }
 
-/// Listens on every address of every route.
+/// Listens at every door of every route.
 ///
 /// # Errors
 /// The first address that cannot be listened on, by name.
 pub fn listen(proxy: &Proxy) -> io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
-    for (index, route) in proxy.routes.iter().enumerate() {
+    for (route_index, route) in proxy.routes.iter().enumerate() {
         let settings = route.settings();
-        for (place, address) in settings.listen.iter().enumerate() {
+        for (index, door) in route.doors.iter().enumerate() {
+            let address = &door.config.address;
             let options = ListenOptions {
                 backlog: settings.clients.backlog,
                 only_v6: false,
+                unix_mode: door.config.unix_mode,
+                unix_owner: door.config.unix_owner.clone(),
             };
-            let socket = net::listen(*address, &options).map_err(|error| {
+            let socket = net::listen(address, &options).map_err(|error| {
                 let name = &route.name;
                 io::Error::new(
                     error.kind(),
                     format!("route {name}: cannot listen on {address}: {error}"),
                 )
             })?;
-            net::tune(
-                &socket,
-                &TuneOptions {
-                    nodelay: settings.clients.tcp_nodelay,
-                    keepalive: settings.clients.tcp_keepalive,
-                },
-            )?;
+            if matches!(address, ListenAddress::Tcp(_)) {
+                net::tune(
+                    &socket,
+                    &TuneOptions {
+                        nodelay: settings.clients.tcp_nodelay,
+                        keepalive: settings.clients.tcp_keepalive,
+                    },
+                )?;
+            }
             listeners.push(Listener {
                 socket,
-                route: index as u16,
-                index: place as u16,
+                route: route_index as u16,
+                door: index as u16,
             });
         }
     }
@@ -68,7 +72,7 @@ pub async fn accept(proxy: Arc<Proxy>, listener: Listener, mut stop: watch::Rece
     let Listener {
         socket,
         route,
-        index,
+        door: door_index,
     } = listener;
     // SAFETY: the listener owns its descriptor, which stays the same and open until
     // the `AsyncFd` that owns the listener is dropped.
@@ -81,17 +85,35 @@ pub async fn accept(proxy: Arc<Proxy>, listener: Listener, mut stop: watch::Rece
     let route_of = &proxy.routes[route as usize];
     let patience = route_of.settings().timeouts.connect * 2;
     let _ = tokio::time::timeout(patience, route_of.deployment.primary().first_met()).await;
+    let door: &Door = &route_of.doors[door_index as usize];
     loop {
-        let mut ready = tokio::select! {
+        // Somebody is there before a place is taken: nobody holds one for nobody.
+        let (mut ready, mut place) = tokio::select! {
             _ = stop.changed() => return,
-            ready = socket.readable() => match ready {
-                Ok(ready) => ready,
-                Err(error) => return tracing::error!(%error, "cannot wait for clients"),
+            both = async { (socket.readable().await, door.place().await) } => match both {
+                (Ok(ready), place) => (ready, place),
+                (Err(error), _) => return tracing::error!(%error, "cannot wait for clients"),
             },
         };
         for _ in 0..BATCH {
             match ready.try_io(|socket| net::accept(socket.get_ref())) {
-                Ok(Ok((client, peer))) => hand_over(&proxy, client, peer, (route, index)),
+                Ok(Ok((socket, peer))) => {
+                    let has_shown = place.is_none();
+                    hand_over(
+                        &proxy,
+                        Newcomer {
+                            socket,
+                            peer,
+                            route,
+                            listener: door_index,
+                            place: place.take(),
+                        },
+                    );
+                    if !has_shown {
+                        // The next needs a place of its own.
+                        break;
+                    }
+                }
                 Ok(Err(error)) => {
                     if let Some(pause) = net::accept_fault(&error).pause() {
                         tracing::warn!(%error, ?pause, "cannot accept clients");
@@ -106,21 +128,8 @@ pub async fn accept(proxy: Arc<Proxy>, listener: Listener, mut stop: watch::Rece
     }
 }
 
-fn hand_over(
-    proxy: &Proxy,
-    socket: std::net::TcpStream,
-    peer: SocketAddr,
-    (route, listener): (u16, u16),
-) {
+fn hand_over(proxy: &Proxy, newcomer: Newcomer) {
     let worker = net::least_loaded(&proxy.loads());
     proxy.raise_load(worker);
-    proxy.send(
-        worker,
-        Message::Client {
-            socket,
-            peer,
-            route,
-            listener,
-        },
-    );
+    proxy.send(worker, Message::Client(newcomer));
 }

@@ -159,6 +159,9 @@ fn check(path: PathBuf) -> ExitCode {
     match Config::load(&path, &Flags::default()) {
         Ok(config) => {
             println!("{}: no mistakes", path.display());
+            for warning in &config.warnings {
+                println!("warning: {warning}");
+            }
             print!("{}", summary(&config));
             ExitCode::SUCCESS
         }
@@ -207,7 +210,11 @@ fn refuse(mistakes: &Mistakes) -> ExitCode {
 fn summary(config: &Config) -> String {
     let mut text = String::new();
     for route in &config.routes {
-        let listen: Vec<String> = route.listen.iter().map(ToString::to_string).collect();
+        let doors = route.doors().map(|door| {
+            let tls = if door.is_tls() { " (TLS)" } else { "" };
+            format!("{}{tls}", door.address)
+        });
+        let listen: Vec<String> = doors.collect();
         text += &format!(
             "route {}: {} -> {}, at most {} clients over at most {} connections\n",
             route.name,

@@ -1,6 +1,7 @@
 //! Builds the parts in floor order and runs them.
 
 mod accept;
+mod certificates;
 pub mod cli;
 mod fetch;
 pub mod logging;

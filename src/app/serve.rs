@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::accept;
+use super::{accept, certificates};
 use crate::admin::{self, AdminServer, Handlers};
 use crate::config::Config;
 use crate::metrics::{Event, EventKind, Metrics};
@@ -23,6 +23,9 @@ const EVENT_INTERVAL: u32 = 1024;
 
 /// How often a drain looks whether everybody has left.
 const DRAIN_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// How long the listeners may take to close; they have nothing to wait for.
+const DOORS_CLOSE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Serves until told to stop.
 ///
@@ -103,9 +106,10 @@ async fn supervise(
     for (index, route) in proxy.routes.iter().enumerate() {
         tokio::task::spawn_local(route.deployment.clone().run());
         let settings = route.settings();
-        for address in &settings.listen {
+        for door in &route.doors {
             tracing::info!(
-                route = %route.name, listen = %address,
+                route = %route.name, listen = %door.config.address,
+                tls = door.config.is_tls(),
                 backend = %settings.backend.address,
                 max_connections = settings.backend.max_connections,
                 max_clients = proxy.limits.route_max(index as u16), "serving"
@@ -116,7 +120,11 @@ async fn supervise(
         tracing::info!(admin = %admin.local_addr()?, "metrics and health");
         tokio::task::spawn_local(admin.run(stopped.clone()));
     }
+    for warning in &proxy.settings().warnings {
+        tracing::warn!("{warning}");
+    }
     tokio::task::spawn_local(admin::record(proxy.clone(), stopped.clone()));
+    tokio::task::spawn_local(certificates::watch(proxy.clone(), stopped.clone()));
     let started = Event::new(EventKind::Started, env!("CARGO_PKG_VERSION"));
     proxy.journal.note(started.with("pid", std::process::id()));
     let signal = tokio::select! {
@@ -148,6 +156,8 @@ async fn supervise(
         },
         _ = interrupted.recv() => tracing::warn!("interrupted again: leaving at once"),
     }
+    // The files of Unix sockets go with the listeners, before the process does.
+    let _ = timeout(DOORS_CLOSE, full.closed()).await;
     // A receiver is gone when the admin server was not started.
     let _ = stop.send(true);
     tracing::info!(took = ?began.elapsed(), "stopped");
@@ -156,7 +166,7 @@ async fn supervise(
 
 fn handlers(proxy: &Arc<Proxy>) -> Handlers {
     let (counters, ledgers, shown) = (proxy.clone(), proxy.clone(), proxy.clone());
-    let nodes = proxy.clone();
+    let (nodes, doors) = (proxy.clone(), proxy.clone());
     let limits = proxy.limits.clone();
     Handlers {
         sources: vec![
@@ -164,6 +174,7 @@ fn handlers(proxy: &Arc<Proxy>) -> Handlers {
             Box::new(move |out| admin::expose_backends(&ledgers, out)),
             Box::new(move |out| admin::expose_nodes(&nodes, out)),
             Box::new(move |out| admin::expose_limits(&limits, out)),
+            Box::new(move |out| admin::expose_doors(&doors, out)),
             Box::new(admin::expose_process),
         ],
         ready: admin::readiness(proxy.clone()),

@@ -16,7 +16,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use super::budget::{Kind, Link, Slot};
@@ -24,6 +23,7 @@ use super::credential::UserId;
 use super::entry::{Entry, Marks, Ticket};
 use super::node::Gate;
 use super::ring::Ring;
+use crate::net::Stream;
 use crate::resp::{ReplyScanner, Version};
 pub use exclusive::first_bulk;
 pub use sink::{Broken, Sink};
@@ -41,7 +41,7 @@ pub enum Io {
     /// No socket yet: waiting for a slot, or dialling. Requests pile up.
     Opening,
     /// A socket to the node.
-    Socket(TcpStream),
+    Socket(Stream),
     /// Another worker's connection; see the worker's mailbox.
     Link(Link),
 }
@@ -305,7 +305,7 @@ impl Conn {
     pub fn stream(&mut self, bytes: &[u8]) {
         let mut taken = 0;
         if self.ring.is_empty()
-            && let Io::Socket(socket) = &self.io
+            && let Io::Socket(socket) = &mut self.io
         {
             taken = socket.try_write(bytes).unwrap_or(0);
         }

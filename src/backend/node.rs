@@ -9,12 +9,12 @@ mod learn;
 mod limits;
 mod open;
 mod probing;
+mod secure;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -25,10 +25,12 @@ use crate::admission::Trip;
 use crate::command::{ServerVersion, Table};
 use crate::config::{self, Backend};
 use crate::metrics::Journal;
+use crate::net::Stream;
 pub use gate::Gate;
 use health::Condition;
 pub use limits::Limits;
 pub use open::close_politely;
+pub use secure::NodeTls;
 
 /// Why a connection could not be opened.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,7 +57,7 @@ impl std::fmt::Display for OpenError {
 #[derive(Debug)]
 pub struct Opened {
     /// The socket.
-    pub socket: TcpStream,
+    pub socket: Stream,
     /// The id that the node knows it by, if it told.
     pub id: Option<i64>,
     /// Its place in the budget.
@@ -87,6 +89,8 @@ pub struct NodeSpec {
     pub workers: usize,
     /// Where it is noted what happens to it.
     pub journal: Arc<Journal>,
+    /// TLS to it, if it is spoken.
+    pub tls: Option<Arc<NodeTls>>,
 }
 
 /// One Redis node.
@@ -105,6 +109,8 @@ pub struct Node {
     pub credentials: Arc<Credentials>,
     /// Where it is noted what happens to it.
     pub journal: Arc<Journal>,
+    /// TLS to it, if it is spoken.
+    pub tls: Option<Arc<NodeTls>>,
     facts: ArcSwap<ServerFacts>,
     table: ArcSwap<Table>,
     learnt: AtomicBool,
@@ -174,6 +180,7 @@ impl Node {
             ledger: Ledger::new(limits, spec.workers),
             credentials,
             journal: spec.journal,
+            tls: spec.tls,
             bulk_max: AtomicU64::new(facts.proto_max_bulk_len),
             facts: ArcSwap::from_pointee(facts),
             table: ArcSwap::from_pointee(Table::builtin()),

@@ -4,13 +4,15 @@
 //! writes `max_connections = 4` need not also write every share of it. A value
 //! that somebody wrote does not: that is a mistake.
 
+mod tls;
+
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::reader::{Reader, join};
 use super::units::{format_duration, format_size};
-use super::{AuthMode, Config, Process, Route};
+use super::{AuthMode, Config, ListenAddress, Listener, Process, Route};
 
 /// Resolves and checks; mistakes go to `reader`.
 pub(super) fn agree(config: &mut Config, reader: &mut Reader<'_>) {
@@ -23,14 +25,42 @@ pub(super) fn agree(config: &mut Config, reader: &mut Reader<'_>) {
     for route in &mut config.routes {
         let path = join("route", &route.name);
         clients(route, &config.process, &path, reader);
+        doors(route, &path, reader);
         limits(route, &path, reader);
         access(route, &path, reader);
         backend(route, &path, reader);
         timeouts(route, &path, reader);
         auth(route, &path, reader);
+        tls::backend(route, &path, reader);
     }
     shares(config, reader);
     listeners(config, reader);
+    config.warnings = reader.take_warnings();
+}
+
+/// What belongs to a Unix socket, and what to TLS, stands where there is one.
+fn doors(route: &mut Route, path: &str, reader: &mut Reader<'_>) {
+    if !route.listeners.is_empty() && !reader.is_written(&format!("{path}.listen")) {
+        // Who says where clients connect does not want another place besides.
+        route.listen.clear();
+    }
+    for listener in &route.listeners {
+        let path = join(&format!("{path}.listener"), &listener.name);
+        let is_unix = matches!(listener.address, ListenAddress::Unix(_));
+        for name in ["unix_mode", "unix_owner"] {
+            let key = format!("{path}.{name}");
+            if !is_unix && reader.is_written(&key) {
+                let problem = format!("expected a Unix socket as {path}.address, found another");
+                reader.mistake_unless_wrong(&key, &[&format!("{path}.address")], problem);
+            }
+        }
+        if is_unix && listener.is_tls() {
+            let problem =
+                "expected no TLS on a Unix socket, which nobody can listen in on, found some";
+            reader.mistake_unless_wrong(&format!("{path}.tls_certificate"), &[], problem);
+        }
+        tls::listener(listener, &path, reader);
+    }
 }
 
 /// As many accounts as there are without a word from anybody: 20 MiB.
@@ -46,9 +76,10 @@ fn limits(route: &Route, path: &str, reader: &mut Reader<'_>) {
         let problem = format!("expected at most {LIMITS_MAX} rules, found more");
         reader.mistake_unless_wrong(&path, &[], problem);
     }
+    let is_door = |at: &ListenAddress| route.doors().any(|door| door.address == *at);
     for limit in &route.limits {
         let path = join(&path, &limit.name);
-        if let Some(unknown) = limit.listeners.iter().find(|at| !route.listen.contains(at)) {
+        if let Some(unknown) = limit.listeners.iter().find(|at| !is_door(at)) {
             let problem = format!("expected an address that the route listens on, found {unknown}");
             reader.mistake_unless_wrong(&format!("{path}.listeners"), &[], problem);
         }
@@ -238,35 +269,41 @@ fn auth(route: &mut Route, path: &str, reader: &mut Reader<'_>) {
 
 /// Every address is listened on once, and no route is its own backend.
 fn listeners(config: &Config, reader: &mut Reader<'_>) {
-    let mut taken: Vec<(String, SocketAddr)> = Vec::new();
+    let mut taken: Vec<(String, ListenAddress)> = Vec::new();
     for route in &config.routes {
-        let key = format!("{}.listen", join("route", &route.name));
-        let backend = format!("{}.backend.address", join("route", &route.name));
-        if let Some(own) = route
-            .listen
-            .iter()
-            .find(|own| is_at(&route.backend.address, **own))
-        {
-            let problem =
-                format!("expected the address of a Redis, found {own}, where this route listens");
-            reader.mistake_unless_wrong(&backend, &[&key], problem);
-        }
-        for address in &route.listen {
-            claim(&mut taken, &key, *address, reader);
+        let path = join("route", &route.name);
+        let backend = format!("{path}.backend.address");
+        for Listener { name, address, .. } in route.doors() {
+            let key = match name.as_str() {
+                "" => format!("{path}.listen"),
+                name => format!("{}.address", join(&format!("{path}.listener"), name)),
+            };
+            if is_at(&route.backend.address, &address) {
+                let problem = format!(
+                    "expected the address of a Redis, found {address}, where this route listens"
+                );
+                reader.mistake_unless_wrong(&backend, &[&key], problem);
+            }
+            claim(&mut taken, &key, address, reader);
         }
     }
     if let Some(address) = config.admin.listen {
-        claim(&mut taken, "admin.listen", address, reader);
+        claim(
+            &mut taken,
+            "admin.listen",
+            ListenAddress::Tcp(address),
+            reader,
+        );
     }
 }
 
 fn claim(
-    taken: &mut Vec<(String, SocketAddr)>,
+    taken: &mut Vec<(String, ListenAddress)>,
     key: &str,
-    address: SocketAddr,
+    address: ListenAddress,
     reader: &mut Reader<'_>,
 ) {
-    if let Some((other, theirs)) = taken.iter().find(|(_, theirs)| overlap(*theirs, address)) {
+    if let Some((other, theirs)) = taken.iter().find(|(_, theirs)| overlap(theirs, &address)) {
         let problem =
             format!("expected an address that is free, found {address}; {other} has {theirs}");
         reader.mistake_unless_wrong(key, &[other], problem);
@@ -275,7 +312,10 @@ fn claim(
 }
 
 /// Whether two sockets can not both listen. Port 0 is a different one each time.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+fn overlap(a: &ListenAddress, b: &ListenAddress) -> bool {
+    let (Some(a), Some(b)) = (a.tcp(), b.tcp()) else {
+        return a == b;
+    };
     let any = |x: SocketAddr, y: SocketAddr| {
         x.ip().is_unspecified() && (x.is_ipv4() == y.is_ipv4() || x.is_ipv6())
     };
@@ -283,7 +323,10 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 }
 
 /// Whether a backend's address is surely this socket of ours.
-fn is_at(backend: &str, own: SocketAddr) -> bool {
+fn is_at(backend: &str, own: &ListenAddress) -> bool {
+    let Some(own) = own.tcp() else {
+        return backend == own.to_string();
+    };
     let backend = match backend.strip_prefix("localhost:") {
         Some(port) => format!("127.0.0.1:{port}"),
         None => backend.to_owned(),
@@ -337,9 +380,9 @@ mod tests {
     #[test]
     fn sockets_that_can_not_both_listen() {
         let overlaps = |a: &str, b: &str| {
-            let (a, b) = (a.parse().unwrap(), b.parse().unwrap());
-            assert_eq!(overlap(a, b), overlap(b, a));
-            overlap(a, b)
+            let (a, b): (ListenAddress, ListenAddress) = (a.parse().unwrap(), b.parse().unwrap());
+            assert_eq!(overlap(&a, &b), overlap(&b, &a));
+            overlap(&a, &b)
         };
         assert!(overlaps("127.0.0.1:1", "127.0.0.1:1"));
         assert!(overlaps("0.0.0.0:1", "127.0.0.1:1"));
@@ -349,15 +392,21 @@ mod tests {
         assert!(!overlaps("127.0.0.1:1", "127.0.0.1:2"));
         assert!(!overlaps("127.0.0.1:1", "127.0.0.2:1"));
         assert!(!overlaps("127.0.0.1:0", "127.0.0.1:0"));
+        assert!(overlaps("unix:/a", "unix:/a"));
+        assert!(!overlaps("unix:/a", "unix:/b"));
+        assert!(!overlaps("unix:/a", "127.0.0.1:1"));
     }
 
     #[test]
     fn a_route_is_not_its_own_backend() {
         let own = "0.0.0.0:6380".parse().unwrap();
-        assert!(is_at("127.0.0.1:6380", own));
-        assert!(is_at("localhost:6380", own));
-        assert!(!is_at("127.0.0.1:6379", own));
-        assert!(!is_at("redis.internal:6380", own));
+        assert!(is_at("127.0.0.1:6380", &own));
+        assert!(is_at("localhost:6380", &own));
+        assert!(!is_at("127.0.0.1:6379", &own));
+        assert!(!is_at("redis.internal:6380", &own));
+        let own = "unix:/run/weir.sock".parse().unwrap();
+        assert!(is_at("unix:/run/weir.sock", &own));
+        assert!(!is_at("unix:/run/redis.sock", &own));
     }
 
     #[test]

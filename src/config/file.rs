@@ -12,7 +12,7 @@ use super::kind::Sources;
 use super::mistake::{Mistake, Mistakes};
 use super::reader::{Entry, Reader, join};
 use super::source::{self, Override};
-use super::{Access, Config, Limit, Route, User};
+use super::{Access, BackendTls, Config, Limit, Listener, Route, User};
 
 /// The longest file that Weir reads, in bytes: a thousand routes fit many times.
 const FILE_LEN_MAX: u64 = 4 << 20;
@@ -21,7 +21,7 @@ const ROUTE_NAME_LEN_MAX: usize = 64;
 
 const ROOT_PARTS: &[&str] = &["process", "log", "admin", "route"];
 const ROUTE_PARTS: &[&str] = &[
-    "clients", "limits", "access", "backend", "auth", "timeouts", "health",
+    "clients", "limits", "access", "backend", "auth", "timeouts", "health", "listener",
 ];
 
 /// Reads and checks the file at `path`; what `flags` name has precedence over it.
@@ -153,6 +153,7 @@ fn route(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Route {
                 route.access = named_sections(reader, &path, &part, name);
             }
             "auth" => auth(reader, &mut route, &path, &part),
+            "listener" => listeners(reader, &mut route, &path, &part),
             "backend" => {
                 backend_line = part.line;
                 backend(reader, &mut route, &path, &part);
@@ -174,7 +175,29 @@ fn backend(reader: &mut Reader<'_>, route: &mut Route, path: &str, entry: &Entry
             value: address,
         }],
     };
-    reader.settings(&mut route.backend, path, entries, &[]);
+    for part in reader.settings(&mut route.backend, path, entries, &["tls"]) {
+        let mut tls = BackendTls::default();
+        section(reader, &mut tls, &join(path, "tls"), &part);
+        route.backend.tls = Some(tls);
+    }
+}
+
+fn listeners(reader: &mut Reader<'_>, route: &mut Route, path: &str, entry: &Entry<'_>) {
+    for named in reader.section_entries(path, entry) {
+        let path = join(path, named.key);
+        let mut listener = Listener {
+            name: named.key.to_owned(),
+            ..Listener::default()
+        };
+        if !is_route_name(named.key) {
+            reader.mistake(Some(named.line), &path, not_a_name(named.key));
+        }
+        section(reader, &mut listener, &path, &named);
+        if named.value.is_table() {
+            reader.require::<Listener>(&path, Some(named.line));
+        }
+        route.listeners.push(listener);
+    }
 }
 
 /// Sections that are named as one likes, such as `[route.NAME.limits.NAME]`, in the order

@@ -61,7 +61,15 @@ impl Config {
         for route in &self.routes {
             let path = join("route", &route.name);
             visitor.section(&path, route);
-            visitor.section(&join(&path, "backend"), &route.backend);
+            for listener in &route.listeners {
+                let listeners = join(&path, "listener");
+                visitor.section(&join(&listeners, &listener.name), listener);
+            }
+            let backend = join(&path, "backend");
+            visitor.section(&backend, &route.backend);
+            if let Some(tls) = &route.backend.tls {
+                visitor.section(&join(&backend, "tls"), tls);
+            }
             visitor.section(&join(&path, "clients"), &route.clients);
             for limit in &route.limits {
                 let limits = join(&path, "limits");
@@ -188,12 +196,12 @@ mod tests {
 
     #[test]
     fn every_section_of_the_reference_is_listed() {
-        let text = format!(
-            "{PLAIN}[route.main.limits.NAME]\nnetworks = \"10.0.0.0/8\"\n\
+        let text = "[route.main.backend]\naddress = \"127.0.0.1:6379\"\n[route.main.backend.tls]\n\
+             [route.main.listener.NAME]\naddress = \"unix:/run/weir.sock\"\n\
+             [route.main.limits.NAME]\nnetworks = \"10.0.0.0/8\"\n\
              [route.main.access.NAME]\nrefuse = \"keys\"\n\
-             [route.main.auth]\nmode = \"weir\"\n[route.main.auth.users.NAME]\npassword = \"x\"\n"
-        );
-        let items = config(&text).items();
+             [route.main.auth]\nmode = \"weir\"\n[route.main.auth.users.NAME]\npassword = \"x\"\n";
+        let items = config(text).items();
         for chapter in reference::chapters() {
             let path = chapter.path.replacen("NAME", "main", 1);
             for setting in chapter.settings {

@@ -9,6 +9,7 @@
 //! checks, `config/weir.toml` and `docs/CONFIGURATION.md` are made from that.
 
 mod agree;
+pub mod certificate;
 mod definition;
 mod file;
 mod flags;
@@ -33,10 +34,13 @@ pub use mistake::{Mistake, Mistakes};
 pub use network::Network;
 pub use secret::{Origin, Secret};
 pub use section::{
-    Access, Admin, Auth, AuthMode, Backend, Clients, FailOpenWrites, Health, Limit, Log, LogFormat,
-    OnLoss, Per, Process, Route, Timeouts, User,
+    Access, Admin, Auth, AuthMode, Backend, BackendTls, ClientCertificate, Clients, FailOpenWrites,
+    Health, Limit, Listener, Log, LogFormat, OnLoss, Per, Process, Route, Timeouts, TlsVersion,
+    User,
 };
 pub use source::{Override, Source, worst};
+
+pub use kind::{ListenAddress, Owner, UNIX_PREFIX};
 
 use kind::Sources;
 
@@ -51,6 +55,8 @@ pub struct Config {
     pub admin: Admin,
     /// The fronts, in the order of the file; at least one.
     pub routes: Vec<Route>,
+    /// What is allowed and yet hardly meant, such as a certificate that expires soon.
+    pub warnings: Vec<Mistake>,
 }
 
 impl Config {
@@ -116,6 +122,7 @@ impl Config {
             log: Log::default(),
             admin: Admin::default(),
             routes: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 }

@@ -26,6 +26,7 @@ pub(super) struct Reader<'a> {
     /// Settings that somebody gave, with their line if they have one.
     written: HashMap<String, Option<usize>>,
     mistakes: Vec<Mistake>,
+    warnings: Vec<Mistake>,
     /// Settings that were given under a name that is nearly theirs.
     misspelt: HashSet<String>,
     /// Nothing was lost to bad syntax.
@@ -44,6 +45,7 @@ impl<'a> Reader<'a> {
                 .collect(),
             written: HashMap::new(),
             mistakes: Vec::new(),
+            warnings: Vec::new(),
             misspelt: HashSet::new(),
             is_whole: true,
         }
@@ -78,6 +80,22 @@ impl<'a> Reader<'a> {
         if !self.is_wrong(key) && !others.iter().any(|other| self.is_wrong(other)) {
             self.mistake(self.nearest_line(key), key, problem);
         }
+    }
+
+    /// Notes what is no mistake and yet hardly meant.
+    pub(super) fn warning(&mut self, key: &str, problem: impl Into<String>) {
+        self.warnings.push(Mistake {
+            source: self.source.to_owned(),
+            line: self.nearest_line(key),
+            key: key.to_owned(),
+            problem: problem.into(),
+        });
+    }
+
+    /// What was noted so, in the order of the file.
+    pub(super) fn take_warnings(&mut self) -> Vec<Mistake> {
+        self.warnings.sort_by_key(|warning| warning.line);
+        std::mem::take(&mut self.warnings)
     }
 
     /// Whether there is a mistake at this setting, in whatever form it was given,

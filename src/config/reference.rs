@@ -5,7 +5,8 @@ use std::fmt::Write;
 
 use super::definition::Section;
 use super::section::{
-    Access, Admin, Auth, Backend, Clients, Health, Limit, Log, Process, Route, Timeouts, User,
+    Access, Admin, Auth, Backend, BackendTls, Clients, Health, Limit, Listener, Log, Process,
+    Route, Timeouts, User,
 };
 
 pub use super::definition::{Facts, Fallback, Reload};
@@ -28,7 +29,9 @@ pub fn chapters() -> Vec<Chapter> {
         chapter::<Log>("log"),
         chapter::<Admin>("admin"),
         chapter::<Route>("route.NAME"),
+        chapter::<Listener>("route.NAME.listener.NAME"),
         chapter::<Backend>("route.NAME.backend"),
+        chapter::<BackendTls>("route.NAME.backend.tls"),
         chapter::<Clients>("route.NAME.clients"),
         chapter::<Limit>("route.NAME.limits.NAME"),
         chapter::<Access>("route.NAME.access.NAME"),
@@ -83,13 +86,16 @@ const FILE_HEAD: &str = "\
 pub fn file() -> String {
     let mut text = FILE_HEAD.to_owned();
     for chapter in chapters() {
-        // What one names as one likes is there only as an example.
-        let is_example = chapter.path.matches("NAME").count() > 1;
+        // What one names as one likes is there only as an example, and so is what changes
+        // how Weir serves by only being there.
+        let is_example = chapter.path.matches("NAME").count() > 1 || chapter.path.ends_with(".tls");
+        let of_user = chapter.path.ends_with("users.NAME");
         let header = chapter
             .path
             .replace("users.NAME", "users.alice")
             .replace("limits.NAME", "limits.batch")
             .replace("access.NAME", "access.reports")
+            .replace("listener.NAME", "listener.public")
             .replace("NAME", "main");
         text.push('\n');
         comment(&mut text, chapter.about);
@@ -98,8 +104,8 @@ pub fn file() -> String {
             text.push('\n');
             comment(&mut text, facts.doc);
             let _ = writeln!(text, "# {}.", capitalised(&(facts.accepts)()));
-            let active = matches!(facts.name, "listen" | "address");
-            for line in lines(facts, is_example) {
+            let active = matches!(facts.name, "listen" | "address") && !is_example;
+            for line in lines(facts, of_user) {
                 let _ = writeln!(text, "{}{line}", if active { "" } else { "# " });
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::backend::{Credential, Credentials, Node, NodeSpec};
+use crate::backend::{Credential, Credentials, Node, NodeSpec, NodeTls};
 use crate::config::{self, Backend};
 use crate::metrics::Journal;
 use crate::router::{NodeId, Topology};
@@ -37,6 +37,8 @@ pub struct Deployment {
     settings: ArcSwap<config::Route>,
     credentials: Arc<Credentials>,
     current: ArcSwap<Snapshot>,
+    /// TLS to the nodes, if it is spoken.
+    pub tls: Option<Arc<NodeTls>>,
 }
 
 impl Deployment {
@@ -47,6 +49,8 @@ impl Deployment {
         journal: &Arc<Journal>,
     ) -> Arc<Deployment> {
         let credentials = Arc::new(Credentials::new(own_credential(&settings.backend)));
+        let tls = settings.backend.tls.as_ref();
+        let tls = tls.map(|tls| Arc::new(NodeTls::new(&settings.name, tls)));
         let node = Node::new(
             NodeSpec {
                 id: 0,
@@ -54,6 +58,7 @@ impl Deployment {
                 route: settings.name.clone(),
                 workers,
                 journal: journal.clone(),
+                tls: tls.clone(),
             },
             settings,
             credentials.clone(),
@@ -61,6 +66,7 @@ impl Deployment {
         Arc::new(Deployment {
             settings: ArcSwap::new(settings.clone()),
             credentials,
+            tls,
             current: ArcSwap::from_pointee(Snapshot {
                 topology: Topology::standalone(node.id, node.address.clone()),
                 nodes: vec![node],

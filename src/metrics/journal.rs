@@ -125,6 +125,11 @@ kinds! {
     LimitReached => "limit_reached", Critical, "limit reached";
     /// It refuses nothing any more.
     LimitCleared => "limit_cleared", Info, "limit no longer reached";
+    /// Certificates were read again and are in force. The subject is their place in the
+    /// settings.
+    CertificatesRead => "certificates_read", Info, "certificates read again";
+    /// They can not be used; those before stay in force. The subject is the same.
+    CertificatesBad => "certificates_bad", Warning, "certificates can not be used";
     /// Somebody changed something. The subject is the command.
     Operator => "operator", Info, "operator's command";
 }

@@ -19,6 +19,7 @@ mod journal;
 pub mod reason;
 pub mod record;
 mod registry;
+mod tally;
 pub mod utc;
 mod worker;
 
@@ -26,7 +27,10 @@ pub use counter::{Counter, CountersBy, Gauge};
 pub use exposition::{CONTENT_TYPE, Exposition, Kind, SERIES_MAX, Value};
 pub use histogram::{BUCKETS, Histogram, HistogramSnapshot};
 pub use journal::{EVENTS_MAX, Event, EventKind, Journal, Latch, Severity};
-pub use reason::{CloseReason, ErrorCause, Reason, RefusedReason, ShedLimit};
+pub use reason::{
+    CloseReason, ErrorCause, HandshakeResult, HeaderResult, Reason, RefusedReason, ShedLimit,
+};
 pub use record::{NodeSample, RESOLUTIONS, RouteSample, Sample, Samples};
 pub use registry::Metrics;
+pub use tally::Tally;
 pub use worker::WorkerMetrics;

@@ -133,6 +133,50 @@ reason! {
 }
 
 reason! {
+    /// How a TLS handshake ended, on either side.
+    pub enum HandshakeResult {
+        /// Well.
+        Ok => "ok",
+        /// Not in time.
+        Timeout => "timeout",
+        /// The peer closed the connection, or it was lost.
+        Closed => "closed",
+        /// The peer showed no certificate and has to.
+        NoCertificate => "no_certificate",
+        /// The peer's certificate has expired, or is not valid yet.
+        CertificateExpired => "certificate_expired",
+        /// The peer's certificate is not signed by an authority that is trusted.
+        CertificateUnknown => "certificate_unknown",
+        /// The peer's certificate is no good for another reason, such as its name.
+        CertificateBad => "certificate_bad",
+        /// The peer gave up and said so: most often it does not take our certificate.
+        RefusedByPeer => "refused_by_peer",
+        /// There is no version or cipher that both speak.
+        Incompatible => "incompatible",
+        /// What came was no TLS.
+        Protocol => "protocol",
+    }
+}
+
+reason! {
+    /// What became of the header that a load balancer puts in front of a connection.
+    pub enum HeaderResult {
+        /// It named the real client.
+        Ok => "ok",
+        /// It named none: the load balancer speaks for itself, or does not know.
+        Local => "local",
+        /// It was none.
+        Malformed => "malformed",
+        /// It did not come in time.
+        Timeout => "timeout",
+        /// The connection was closed before it was whole.
+        Closed => "closed",
+        /// Whoever connected may not name clients.
+        Untrusted => "untrusted",
+    }
+}
+
+reason! {
     /// Why Weir itself answered a command with an error. Errors that come from
     /// Redis are replies like any other and are not counted here.
     pub enum ErrorCause {

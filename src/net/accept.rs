@@ -6,11 +6,14 @@
 //! 1.28 times the mean, with one acceptor exactly the mean.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use socket2::SockAddr;
+
+use super::{Listener, Peer, Stream};
 
 /// How long the acceptor waits after a [`AcceptFault::Exhausted`]: long enough
 /// that trying again costs nothing, short enough that a client which is let in
@@ -28,7 +31,7 @@ pub fn least_loaded(loads: &[u32]) -> usize {
 ///
 /// # Errors
 /// The kernel's; [`accept_fault`] says what to make of it.
-pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+pub fn accept(listener: &Listener) -> io::Result<(Accepted, Peer)> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: `try_init` hands out storage and length that are valid for the kernel to
     // write an address of any family into, and reads them only after success; the
@@ -39,11 +42,50 @@ pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
             if client < 0 {
                 return Err(io::Error::last_os_error());
             }
-            Ok(TcpStream::from_raw_fd(client))
+            Ok(OwnedFd::from_raw_fd(client))
         })?
     };
+    if let Some(path) = listener.path() {
+        return Ok((Accepted::Unix(client.into()), Peer::Unix(path.clone())));
+    }
     let peer = peer.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-    Ok((client, peer))
+    Ok((Accepted::Tcp(client.into()), Peer::Ip(peer)))
+}
+
+/// A client's socket that is not registered with any event loop yet.
+#[derive(Debug)]
+pub enum Accepted {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+impl Accepted {
+    /// Registers it with the event loop of this thread.
+    ///
+    /// # Errors
+    /// What the kernel says: the client has gone already.
+    pub fn register(self) -> io::Result<Stream> {
+        Ok(match self {
+            Accepted::Tcp(socket) => Stream::Tcp(tokio::net::TcpStream::from_std(socket)?),
+            Accepted::Unix(socket) => Stream::Unix(tokio::net::UnixStream::from_std(socket)?),
+        })
+    }
+}
+
+/// Writes without waiting.
+impl io::Write for Accepted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Accepted::Tcp(socket) => socket.write(bytes),
+            Accepted::Unix(socket) => socket.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Whose fault it is that `accept` failed.
@@ -87,7 +129,7 @@ pub fn accept_fault(error: &io::Error) -> AcceptFault {
 mod tests {
     use super::*;
     use std::net::{Ipv4Addr, TcpListener};
-    use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+    use std::os::fd::IntoRawFd;
 
     #[test]
     fn the_worker_with_the_fewest_clients_is_next() {

@@ -9,7 +9,7 @@ use std::io;
 
 use rlimit::Resource;
 
-use crate::config::Config;
+use crate::config::{Config, Listener};
 
 /// Clients beyond `max_clients` that are kept open at once until they have been
 /// told so. Whoever refuses clients keeps to this number.
@@ -33,7 +33,9 @@ const RESERVE: u64 = 32;
 /// once, every limit used to the full.
 pub fn needed(config: &Config, workers: usize) -> u64 {
     let of_routes = config.routes.iter().map(|route| {
-        (route.listen.len() as u64).saturating_add(route.backend.max_connections as u64)
+        let doors = route.doors().map(|door| 1 + handshakes(&door));
+        let doors = doors.fold(0, u64::saturating_add);
+        doors.saturating_add(route.backend.max_connections as u64)
     });
     [
         config.process.max_clients as u64,
@@ -45,6 +47,14 @@ pub fn needed(config: &Config, workers: usize) -> u64 {
     .into_iter()
     .chain(of_routes)
     .fold(0, u64::saturating_add)
+}
+
+/// Those who are at their handshake are no clients yet.
+fn handshakes(door: &Listener) -> u64 {
+    match door.is_plain() {
+        true => 0,
+        false => door.handshakes_max as u64,
+    }
 }
 
 /// The limit is too low and cannot be raised.

@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 
+use super::Stream;
 use super::tune::set_keepalive;
+use crate::config::UNIX_PREFIX;
 
 /// At most so many addresses of one name are tried: each gets its share of the
 /// time, and a share should be enough to connect.
@@ -61,6 +63,13 @@ pub enum DialError {
         /// What the kernel said.
         error: io::Error,
     },
+    /// The Unix socket could not be connected to.
+    Unix {
+        /// What was dialled.
+        addr: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
 }
 
 impl DialError {
@@ -73,7 +82,10 @@ impl DialError {
             Self::Connect { error, .. } if error.kind() == io::ErrorKind::ConnectionRefused => {
                 "refused"
             }
-            Self::Connect { .. } => "connect",
+            Self::Unix { error, .. } if error.kind() == io::ErrorKind::ConnectionRefused => {
+                "refused"
+            }
+            Self::Connect { .. } | Self::Unix { .. } => "connect",
         }
     }
 }
@@ -89,6 +101,7 @@ impl fmt::Display for DialError {
             Self::Connect { addr, tried, error } if *addr == tried.to_string() => {
                 write!(f, "cannot connect to {addr}: {error}")
             }
+            Self::Unix { addr, error } => write!(f, "cannot connect to {addr}: {error}"),
             Self::Connect { addr, tried, error } => {
                 write!(f, "cannot connect to {addr} ({tried}): {error}")
             }
@@ -99,13 +112,16 @@ impl fmt::Display for DialError {
 impl std::error::Error for DialError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Resolve { error, .. } | Self::Connect { error, .. } => Some(error),
+            Self::Resolve { error, .. }
+            | Self::Connect { error, .. }
+            | Self::Unix { error, .. } => Some(error),
             Self::NoAddress { .. } | Self::Timeout { .. } => None,
         }
     }
 }
 
-/// Connects to `addr`, `host:port` or `[v6]:port`. The name is resolved now,
+/// Connects to `addr`: `host:port`, `[v6]:port`, or `unix:` and the path of a socket, which
+/// has none of the options and is there at once or not at all. A name is resolved now,
 /// since behind a name may be another machine than an hour ago, and its
 /// addresses are tried one after another: never two at once, because each
 /// would be a connection that the budget has not granted.
@@ -118,7 +134,18 @@ impl std::error::Error for DialError {
 ///
 /// # Errors
 /// See [`DialError`].
-pub async fn dial(addr: &str, options: &DialOptions) -> Result<TcpStream, DialError> {
+pub async fn dial(addr: &str, options: &DialOptions) -> Result<Stream, DialError> {
+    let Some(path) = addr.strip_prefix(UNIX_PREFIX) else {
+        return dial_tcp(addr, options).await.map(Stream::Tcp);
+    };
+    let connected = UnixStream::connect(path).await.map(Stream::Unix);
+    connected.map_err(|error| DialError::Unix {
+        addr: addr.into(),
+        error,
+    })
+}
+
+async fn dial_tcp(addr: &str, options: &DialOptions) -> Result<TcpStream, DialError> {
     let deadline = Instant::now() + options.timeout;
     let addresses = resolve(addr, options, deadline).await?;
     let mut failure = DialError::NoAddress { addr: addr.into() };
@@ -221,7 +248,7 @@ mod tests {
     async fn a_node_is_reached_with_all_options_set() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap().to_string();
-        let stream = dial(&addr, &OPTIONS).await.unwrap();
+        let stream = dial_tcp(&addr, &OPTIONS).await.unwrap();
         assert!(stream.nodelay().unwrap());
         let socket = SockRef::from(&stream);
         assert!(socket.keepalive().unwrap());
@@ -240,7 +267,9 @@ mod tests {
     async fn a_name_is_resolved_and_its_addresses_are_tried() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let stream = dial(&format!("localhost:{port}"), &OPTIONS).await.unwrap();
+        let stream = dial_tcp(&format!("localhost:{port}"), &OPTIONS)
+            .await
+            .unwrap();
         assert_eq!(stream.peer_addr().unwrap().port(), port);
     }
 
@@ -255,6 +284,17 @@ mod tests {
                 .starts_with(&format!("cannot connect to {addr}: ")),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_there_or_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("redis.sock");
+        let addr = format!("unix:{}", path.display());
+        let error = dial(&addr, &OPTIONS).await.unwrap_err();
+        assert_eq!(error.label(), "connect");
+        let _listener = tokio::net::UnixListener::bind(&path).unwrap();
+        assert!(matches!(dial(&addr, &OPTIONS).await, Ok(Stream::Unix(_))));
     }
 
     #[tokio::test]

@@ -9,13 +9,19 @@ mod descriptors;
 mod dial;
 mod hangup;
 mod listen;
+mod peer;
+pub mod proxy_protocol;
+mod stream;
+pub mod tls;
 mod tune;
 
-pub use accept::{AcceptFault, accept, accept_fault, least_loaded};
+pub use accept::{AcceptFault, Accepted, accept, accept_fault, least_loaded};
 pub use descriptors::{
     ADMIN_CONNECTIONS, DescriptorError, REFUSED_CLIENTS, check_descriptors, needed,
 };
 pub use dial::{DialError, DialOptions, dial};
 pub use hangup::{Hangup, hangup};
-pub use listen::{ListenOptions, listen};
-pub use tune::{TuneOptions, peer_is_loopback, tune};
+pub use listen::{ListenOptions, Listener, listen, listen_tcp};
+pub use peer::Peer;
+pub use stream::{Stream, TlsFailure, TlsStream};
+pub use tune::{TuneOptions, tune};

@@ -1,7 +1,6 @@
 //! What the kernel is told about an open connection.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -45,12 +44,6 @@ pub(super) fn set_keepalive(socket: &SockRef<'_>, idle: Duration) -> io::Result<
         .with_interval(seconds(idle / KEEPALIVE_PROBES))
         .with_retries(KEEPALIVE_PROBES);
     socket.set_tcp_keepalive(&keepalive)
-}
-
-/// Whether the peer is on this machine: 127.0.0.0/8, `::1`, or the former as an
-/// IPv6 listener sees it (`::ffff:127.0.0.1`).
-pub fn peer_is_loopback(peer: &SocketAddr) -> bool {
-    peer.ip().to_canonical().is_loopback()
 }
 
 #[cfg(test)]
@@ -157,26 +150,5 @@ mod tests {
             .unwrap();
             assert!(stream.nodelay().unwrap());
         });
-    }
-
-    #[test]
-    fn loopback_is_told_from_the_network() {
-        for near in [
-            "127.0.0.1:1",
-            "127.9.9.9:1",
-            "[::1]:1",
-            "[::ffff:127.0.0.1]:1",
-        ] {
-            assert!(peer_is_loopback(&near.parse().unwrap()), "{near}");
-        }
-        for far in [
-            "10.0.0.1:1",
-            "0.0.0.0:1",
-            "[::]:1",
-            "[::ffff:10.0.0.1]:1",
-            "[fe80::1]:1",
-        ] {
-            assert!(!peer_is_loopback(&far.parse().unwrap()), "{far}");
-        }
     }
 }

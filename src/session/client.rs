@@ -1,11 +1,10 @@
 //! What Weir remembers of one client. A quiet client costs little more than
 //! this struct: buffers are empty and everything uncommon is behind one box.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::Waker;
 
 use hashbrown::HashSet;
-use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use super::effect::Effect;
@@ -17,6 +16,8 @@ use super::subscribe::Subscriber;
 use crate::admission::ClientPermit;
 use crate::backend::{Partition, Ticket, User, UserId};
 use crate::metrics::CloseReason;
+use crate::net::tls::TlsIdentity;
+use crate::net::{Peer, Stream};
 use crate::pubsub::{Name, Space};
 use crate::resp::PartialRequest;
 
@@ -111,11 +112,11 @@ pub const OFF_THE_STRAIGHT_PATH: Flags = Flags::REPLY_OFF
 #[derive(Debug)]
 pub struct Session {
     /// The client's socket.
-    pub socket: TcpStream,
+    pub socket: Stream,
     /// The id that `CLIENT ID` tells; never given twice in a process.
     pub id: u64,
     /// The client's address.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// Index of its route.
     pub route: u16,
     /// Which of the route's listeners it came in through, by their order.
@@ -240,6 +241,8 @@ pub struct Extra {
     pub lib_name: Vec<u8>,
     /// `CLIENT SETINFO lib-ver`.
     pub lib_version: Vec<u8>,
+    /// Who it is by the certificate that it has shown and that was found good.
+    pub tls_identity: Option<Arc<TlsIdentity>>,
     /// `CLIENT NO-EVICT on`.
     pub no_evict: bool,
     /// The user it logged in as, as the client wrote it; empty for `default`.

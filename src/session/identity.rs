@@ -1,8 +1,6 @@
 //! Who a client is: told to the limits when it comes and whenever it says something of
 //! itself that one of them looks at.
 
-use std::net::SocketAddr;
-
 use super::client::{Flags, Session};
 use super::input::Request;
 use super::refusal::SILENT_MAX;
@@ -11,6 +9,7 @@ use crate::admission::{ClientPermit, NoPlace, NoRoom, Who};
 use crate::backend::Ticket;
 use crate::command::{Class, Local};
 use crate::metrics::{CloseReason, RefusedReason};
+use crate::net::Peer;
 
 /// The user of a client that has not said who it is and need not.
 const DEFAULT_USER: &[u8] = b"default";
@@ -35,10 +34,10 @@ impl Session {
 
 impl State {
     /// A place for a client that has just come; `None` if there is none.
-    pub(super) fn admit(
+    pub(super) fn find_place(
         &self,
         route: u16,
-        peer: SocketAddr,
+        peer: &Peer,
         listener: u16,
         is_locked_out: bool,
     ) -> Result<ClientPermit, NoPlace> {

@@ -354,6 +354,7 @@ impl State {
                 lib_version: extra.lib_version,
                 waker: extra.waker,
                 census: extra.census,
+                tls_identity: extra.tls_identity,
                 ..Extra::default()
             }));
         }

@@ -3,7 +3,6 @@
 //! is not answered at all.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
@@ -13,6 +12,7 @@ use super::lanes::refusal;
 use super::worker::{State, Worker};
 use crate::backend::{Credential, Kind, Node, OpenError, Phase, Slot, Ticket, close_politely};
 use crate::config::{Secret, User};
+use crate::net::Stream;
 use crate::resp::ReplyScanner;
 use std::rc::Weak;
 use std::sync::Arc;
@@ -106,7 +106,7 @@ impl State {
 
 /// A connection that checks logins.
 struct Checker {
-    socket: TcpStream,
+    socket: Stream,
     slot: Slot,
 }
 
@@ -208,12 +208,12 @@ async fn open(node: &Node, deadline: Instant) -> Result<Checker, Failure> {
         .take(Kind::Auth, deadline)
         .await
         .map_err(|refused| refusal(&refused))?;
-    let socket = node.dial_in_turn().await.map_err(Failure::Open)?;
+    let (socket, slot) = node.connect(slot).await.map_err(Failure::Open)?;
     slot.set_phase(Phase::Open);
     Ok(Checker { socket, slot })
 }
 
-async fn ask(socket: &mut TcpStream, question: &[u8]) -> std::io::Result<Vec<u8>> {
+async fn ask(socket: &mut Stream, question: &[u8]) -> std::io::Result<Vec<u8>> {
     socket.write_all(question).await?;
     let mut scanner = ReplyScanner::default();
     let mut reply = Vec::new();

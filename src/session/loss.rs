@@ -84,8 +84,11 @@ impl State {
         self.tell_links(&conn);
         let slot = conn.slot.take();
         match std::mem::replace(&mut conn.io, Io::Opening) {
-            // The node's end is closed, or its kernel says there is none.
-            Io::Socket(socket) if matches!(broken, Broken::Closed | Broken::Io(_)) => {
+            // The node's end is closed, or its kernel says there is none. With TLS it may
+            // only have said goodbye.
+            Io::Socket(socket)
+                if matches!(broken, Broken::Closed | Broken::Io(_)) && !socket.is_tls() =>
+            {
                 drop(socket);
                 drop(slot);
             }

@@ -1,16 +1,14 @@
 //! What reaches a worker from outside: new clients, other workers' commands and
 //! questions.
 
-use std::io::Write;
-use std::net::{SocketAddr, TcpStream as StdStream};
 use std::rc::Rc;
 
-use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::client::{Flags, NONE, Session};
+use super::client::{Extra, Flags, NONE, Session};
 use super::failure;
 use super::local::{default_user, starts_locked_out};
+use super::newcomer::Arrival;
 use super::outbox::Outbox;
 use super::proxy::Message;
 use super::reply_size::ReplySize;
@@ -38,12 +36,7 @@ pub async fn receive(worker: Rc<Worker>, mut mailbox: UnboundedReceiver<Message>
 impl State {
     fn take_message(&mut self, message: Message) {
         match message {
-            Message::Client {
-                socket,
-                peer,
-                route,
-                listener,
-            } => self.welcome(socket, peer, (route, listener)),
+            Message::Client(newcomer) => self.admit(newcomer),
             Message::Commands(batch) => self.take_batch(batch),
             Message::Replies { conn, bytes } => self.take_replies(conn, &bytes),
             Message::LinkLost {
@@ -88,24 +81,32 @@ impl State {
     }
 
     /// A client has connected.
-    fn welcome(&mut self, socket: StdStream, peer: SocketAddr, (route, listener): (u16, u16)) {
+    pub(super) fn welcome(&mut self, arrival: Arrival) {
+        let Arrival {
+            socket,
+            peer,
+            route,
+            listener,
+            tls_identity,
+        } = arrival;
         // What the node has told just now is true for a client that comes now.
         self.refresh_tables();
         let front = &self.fronts[route as usize];
         let metrics = front.metrics.clone();
         let is_locked_out = starts_locked_out(&front.node, front.config.auth.mode);
-        let (permit, may_be_kept_a_place) = match self.admit(route, peer, listener, is_locked_out) {
-            Ok(permit) => (Some(permit), false),
-            Err(no_place) => (None, no_place.may_be_kept_a_place),
-        };
+        let (permit, may_be_kept_a_place) =
+            match self.find_place(route, &peer, listener, is_locked_out) {
+                Ok(permit) => (Some(permit), false),
+                Err(no_place) => (None, no_place.may_be_kept_a_place),
+            };
         if permit.is_none() && self.refused_now >= self.refused_max() {
             // No time for manners: told unasked, as Redis does it, and closed. A new
             // socket takes this much at once, and one that does not is gone already.
-            let _ = (&socket).write(failure::MAX_CLIENTS);
+            socket.send_once(failure::MAX_CLIENTS);
             return self.proxy.lower_load(self.index);
         }
         // Fails only for a client that has gone already.
-        let Ok(socket) = TcpStream::from_std(socket) else {
+        let Ok(socket) = socket.register() else {
             return self.proxy.lower_load(self.index);
         };
         let node = &front.node;
@@ -155,7 +156,12 @@ impl State {
             output: Outbox::default(),
             charged: 0,
             replies: ReplySize::default(),
-            extra: None,
+            extra: tls_identity.map(|identity| {
+                Box::new(Extra {
+                    tls_identity: Some(identity),
+                    ..Extra::default()
+                })
+            }),
             permit,
             task: task.abort_handle(),
         });

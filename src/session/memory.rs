@@ -242,8 +242,9 @@ impl State {
         }
         self.memory.logged_at = now;
         let session = &self.sessions[ticket.slot as usize];
+        let listener = &self.fronts[session.route as usize].route.doors[session.listener as usize];
         tracing::warn!(
-            peer = %session.peer, held = session.charged, input = session.input.len(), output = session.output.len(),
+            peer = %session.peer, listener = %listener.label, held = session.charged, input = session.input.len(), output = session.output.len(),
             limit = self.memory.max,
             "memory for clients is used up (process.buffer_memory_max): closing those that hold most"
         );

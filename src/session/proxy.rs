@@ -11,10 +11,12 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::client_line::ClientView;
+use super::door::Door;
 use super::fail_open::FailOpen;
 use super::failure::Failure;
 use super::feed::{FeedKey, FromFeed, ToFeed};
 use super::links::Batch;
+use super::newcomer::Newcomer;
 use super::pause::Pause;
 use super::registry::Kill;
 use crate::admission::{Limits, NoRoom};
@@ -22,6 +24,7 @@ use crate::backend::Ticket;
 use crate::config::{self, Config};
 use crate::discovery::Deployment;
 use crate::metrics::{Event, EventKind, Journal, Latch, Metrics, WorkerMetrics};
+use crate::net::tls::Renew;
 use crate::pubsub::Audience;
 
 /// One named front: its settings and its nodes.
@@ -36,10 +39,23 @@ pub struct Route {
     pub metrics: Vec<Arc<WorkerMetrics>>,
     /// How many are subscribed to what, beside what the node knows.
     pub audience: Arc<Audience>,
+    /// Where its clients come in.
+    pub doors: Vec<Arc<Door>>,
     /// A client was refused because of this limit, and there is no room to speak of yet.
     full: [Latch; 2],
     /// Whether it answers without Redis.
     pub(super) fail_open: FailOpen,
+}
+
+impl Route {
+    /// All certificates of the route, those for clients and those for its node.
+    pub fn certificates(&self) -> impl Iterator<Item = Arc<dyn Renew>> {
+        let doors = self.doors.iter().filter_map(|door| door.tls.clone());
+        let doors = doors.map(|certificates| certificates as Arc<dyn Renew>);
+        let nodes = self.deployment.tls.as_ref();
+        let nodes = nodes.map(|tls| tls.certificates.clone() as Arc<dyn Renew>);
+        doors.chain(nodes)
+    }
 }
 
 /// What all workers share.
@@ -68,16 +84,7 @@ pub struct Proxy {
 #[derive(Debug)]
 pub enum Message {
     /// A client has connected to the route.
-    Client {
-        /// Its socket, not registered with any event loop yet.
-        socket: std::net::TcpStream,
-        /// Its address.
-        peer: std::net::SocketAddr,
-        /// Index of the route.
-        route: u16,
-        /// Which of the route's listeners it came in through, by their order.
-        listener: u16,
-    },
+    Client(Newcomer),
     /// Commands for a connection of this worker.
     Commands(Batch),
     /// Replies to commands that this worker handed over.
@@ -265,6 +272,10 @@ impl Proxy {
                         .map(|worker| metrics.worker(worker, index))
                         .collect(),
                     audience: Arc::default(),
+                    doors: route
+                        .doors()
+                        .map(|listener| Arc::new(Door::new(&route.name, listener, &journal)))
+                        .collect(),
                     full: Default::default(),
                     fail_open: FailOpen::default(),
                     settings: ArcSwap::new(settings),
@@ -283,6 +294,11 @@ impl Proxy {
             mailboxes,
             next_client_id: AtomicU64::new(1),
         })
+    }
+
+    /// All certificates, of all routes.
+    pub fn certificates(&self) -> impl Iterator<Item = Arc<dyn Renew>> {
+        self.routes.iter().flat_map(|route| route.certificates())
     }
 
     /// The settings in force.

@@ -59,10 +59,7 @@ impl State {
         ClientView {
             id: session.id,
             addr: session.peer.to_string(),
-            laddr: session
-                .socket
-                .local_addr()
-                .map_or(String::new(), |addr| addr.to_string()),
+            laddr: session.socket.local_name(),
             fd: std::os::fd::AsRawFd::as_raw_fd(&session.socket).into(),
             name: text(extra.map(|extra| extra.name.as_slice())),
             age: seconds(session.accepted_at),

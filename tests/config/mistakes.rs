@@ -56,8 +56,8 @@ weir.toml:2: process.workers: expected a whole number from 0 to 1024, found "man
 weir.toml:3: process.max_client: unknown setting; the nearest known one is "max_clients"
 weir.toml:4: proces: unknown section; the nearest known one is "process"
 weir.toml:7: log.filter: expected a log filter such as "info" or "info,weir::backend=debug", found "inf"
-weir.toml:9: route.main.listen: expected an IP address with a port such as "127.0.0.1:6380", or a list of them, found "localhost:1"
-weir.toml:10: route.main.backend.address: expected a host with a port such as "127.0.0.1:6379" or "redis.internal:6379", found "…@host:6379"
+weir.toml:9: route.main.listen: expected an IP address with a port such as "127.0.0.1:6380", "unix:" and the path of a socket, or a list of them, found "localhost:1"
+weir.toml:10: route.main.backend.address: expected a host with a port such as "127.0.0.1:6379" or "redis.internal:6379", or "unix:" and the path of a socket, found "…@host:6379"
 weir.toml:11: route.main.max_connections: unknown setting here; it belongs in [route.NAME.backend]
 weir.toml:13: route.main.clients.idle_timeout: expected a duration from 1ms to 365d such as "1m30s", or 0 (never), found 5
 weir.toml:14: route.main.clients.output_max: expected a size from 64KiB to 1TiB such as "64MiB", found "64 MiB"
@@ -68,11 +68,11 @@ weir.toml:24: route.b.backend.tunnels: expected true or false, found "yes"
 weir.toml:25: route.b.backend.on_loss: expected "error" or "close", found "panic"
 weir.toml:28: route.b.timeouts.connect: expected at most route.b.timeouts.request, 500ms, found 1s
 weir.toml:30: route.b.auth.mode: expected users for mode "weir", found no section [route.b.auth.users.NAME]
-weir.toml:31: route.c.backend.address: expected a host with a port such as "127.0.0.1:6379" or "redis.internal:6379", found nothing
+weir.toml:31: route.c.backend.address: expected a host with a port such as "127.0.0.1:6379" or "redis.internal:6379", or "unix:" and the path of a socket, found nothing
 weir.toml:32: route.c.auth.users.al: expected a section, found a text
 weir.toml:33: route."d d": expected a name of at most 64 letters, digits, "-" and "_", found "d d"
 weir.toml:34: route."d d".backend.adress: unknown setting; the nearest known one is "address"
-weir.toml:35: route."d d".x: unknown setting; known are listen, clients, limits, access, backend, auth, timeouts, health
+weir.toml:35: route."d d".x: unknown setting; known are listen, clients, limits, access, backend, auth, timeouts, health, listener
 weir.toml:37: route.e.backend.address: expected the address of a Redis, found 127.0.0.1:6381, where this route listens
 weir.toml:38: route.e.listen: expected an address that is free, found 127.0.0.1:6381; route.b.listen has 0.0.0.0:6381
 weir.toml:40: route.e.auth.users: expected route.e.auth.mode = "weir" where users are listed, found another

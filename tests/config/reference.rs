@@ -1,6 +1,8 @@
 //! The reference is complete and true.
 
-use weir::config::{Access, AuthMode, Config, Flags, Limit, Secret, User, reference};
+use weir::config::{
+    Access, AuthMode, BackendTls, Config, Flags, Limit, Listener, Secret, User, reference,
+};
 
 use crate::repository;
 
@@ -48,10 +50,16 @@ fn every_line_of_the_reference_can_be_uncommented() {
     let file = reference::file().replace("mode = \"redis\"", "mode = \"weir\"");
     let uncommented = file.lines().map(|line| match line.strip_prefix("# ") {
         Some(rest) if rest.starts_with("password_") => "",
+        // The example listens at a port.
+        Some(rest) if rest.starts_with("unix_") => "",
         Some(rest) if rest.starts_with("[route.") || is_setting(rest) => rest,
         _ => line,
     });
     let uncommented: String = uncommented.flat_map(|line| [line, "\n"]).collect();
+    // Certificates are read when they are named.
+    let directory = certificates();
+    let path = |name: &str| directory.path().join(name);
+    let uncommented = uncommented.replace("/etc/weir", directory.path().to_str().unwrap());
 
     let config = Config::parse("weir.toml", &uncommented).unwrap();
     let mut expected = Config::for_backend("127.0.0.1:6379");
@@ -87,17 +95,51 @@ fn every_line_of_the_reference_can_be_uncommented() {
         name: "alice".to_owned(),
         password: Secret::new("..."),
     }];
+    route.backend.tls = Some(BackendTls {
+        ca: Some(path("redis-ca.crt")),
+        certificate: Some(path("weir.crt")),
+        key: Some(path("weir.key")),
+        server_name: Some("redis.internal".to_owned()),
+        ..BackendTls::default()
+    });
+    route.listeners = vec![Listener {
+        name: "public".to_owned(),
+        tls_certificate: vec![path("tls.crt")],
+        tls_key: vec![path("tls.key")],
+        tls_client_ca: Some(path("clients-ca.crt")),
+        proxy_protocol_from: vec!["10.0.0.0/8".parse().unwrap()],
+        ..Listener::at("0.0.0.0:6391".parse().unwrap())
+    }];
     assert_eq!(config, expected);
 
+    let unix: usize = 2;
     let settings: usize = reference::chapters()
         .iter()
         .map(|chapter| chapter.settings.len())
         .sum();
     let shown = uncommented.lines().filter(|line| is_setting(line)).count();
     assert_eq!(
-        shown, settings,
+        shown + unix,
+        settings,
         "every setting stands in the reference once"
     );
+}
+
+/// A directory with every file of a certificate that the reference names.
+fn certificates() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["weir".to_owned()]).unwrap();
+    for name in ["tls.crt", "weir.crt", "clients-ca.crt", "redis-ca.crt"] {
+        std::fs::write(directory.path().join(name), made.cert.pem()).unwrap();
+    }
+    for name in ["tls.key", "weir.key"] {
+        std::fs::write(
+            directory.path().join(name),
+            made.signing_key.serialize_pem(),
+        )
+        .unwrap();
+    }
+    directory
 }
 
 #[test]

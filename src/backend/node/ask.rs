@@ -20,7 +20,7 @@ impl Node {
         let deadline = Instant::now() + self.settings().timeouts.connect;
         let asked = async {
             let slot = self.ledger.take(Kind::Probe, deadline).await.ok()?;
-            let mut socket = self.dial_in_turn().await.ok()?;
+            let (mut socket, slot) = self.connect(slot).await.ok()?;
             slot.set_phase(Phase::Open);
             let mut answer = [0; 64];
             let answered = match socket.write_all(b"pING\r\n").await {

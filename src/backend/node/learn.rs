@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::{DefaultUser, Node, OpenError, Opened, close_politely};
@@ -13,6 +12,7 @@ use crate::backend::budget::{Kind, Partition, Slot};
 use crate::backend::credential::UserId;
 use crate::backend::server::ServerFacts;
 use crate::command::Table;
+use crate::net::Stream;
 use crate::resp::{self, Value, Version};
 
 /// A node that cannot answer for a while is asked again after this long.
@@ -199,10 +199,7 @@ const QUESTIONS: [&[&str]; 6] = [
 ];
 
 /// Asks the questions in one write; a managed server may refuse any of them.
-pub(super) async fn ask(
-    socket: &mut TcpStream,
-    questions: &[&[&str]],
-) -> Result<Vec<Value>, String> {
+pub(super) async fn ask(socket: &mut Stream, questions: &[&[&str]]) -> Result<Vec<Value>, String> {
     let mut request = Vec::new();
     for question in questions {
         resp::encode_command(question, &mut request);

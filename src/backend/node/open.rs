@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::{DefaultUser, Node, OpenError, Opened};
@@ -14,7 +13,7 @@ use crate::backend::credential::{Credential, User, UserId};
 use crate::backend::handshake::{
     Greeting, Handshake, HandshakeError, HandshakeSpec, Progress, SetUpAs,
 };
-use crate::net;
+use crate::net::{self, Stream};
 
 impl Node {
     /// Connects and shakes hands. The slot comes back with the connection; if there
@@ -95,9 +94,13 @@ impl Node {
         slot: &Slot,
         deadline: Instant,
     ) -> Attempt {
-        let mut socket = match self.dial().await {
+        let socket = match self.dial().await {
             Ok(socket) => socket,
             Err(error) => return Attempt::Unreachable(error),
+        };
+        let mut socket = match self.secure(socket, deadline).await {
+            Ok(socket) => socket,
+            Err((error, socket)) => return Attempt::Refused(error, socket),
         };
         let name = format!("weir:{}:{}", self.route, slot.kind().name());
         let mut handshake = Handshake::new(&HandshakeSpec {
@@ -117,7 +120,11 @@ impl Node {
                 Attempt::Opened(socket, greeting.connection_id())
             }
             Ok(Ok(Err(error))) => Attempt::Refused(self.refusal(error, key), socket),
-            Ok(Err(why)) => Attempt::Closed(self.unreachable(&why)),
+            // With TLS, to say goodbye is not to have closed.
+            Ok(Err(why)) => match timeout_at(deadline, closed(&mut socket)).await {
+                Ok(()) => Attempt::Closed(self.unreachable(&why)),
+                Err(_) => Attempt::Refused(self.unreachable(&why), socket),
+            },
             Err(_) => {
                 self.hears_nothing(self.settings().health.silence_max);
                 Attempt::Refused(self.unreachable("no answer to the handshake"), socket)
@@ -176,18 +183,8 @@ impl Node {
         Some(self.credentials.backend())
     }
 
-    /// Connects when it is its turn and says nothing: for checking logins, which need no
-    /// handshake.
-    ///
-    /// # Errors
-    /// As [`Node::open`].
-    pub async fn dial_in_turn(&self) -> Result<TcpStream, OpenError> {
-        self.turn_to_dial().await;
-        self.dial().await
-    }
-
-    /// Connects at once.
-    pub(super) async fn dial(&self) -> Result<TcpStream, OpenError> {
+    /// Connects; TLS, where it is spoken, has still to be agreed on.
+    pub(super) async fn dial(&self) -> Result<Stream, OpenError> {
         let options = net::DialOptions {
             timeout: self.settings().timeouts.connect,
             keepalive: self.settings().backend.tcp_keepalive,
@@ -237,9 +234,9 @@ impl Node {
 /// What became of one attempt to connect and shake hands.
 enum Attempt {
     /// It is ready; with the id that the node knows it by.
-    Opened(TcpStream, Option<i64>),
+    Opened(Stream, Option<i64>),
     /// The node said no, or nothing; the connection is still there.
-    Refused(OpenError, TcpStream),
+    Refused(OpenError, Stream),
     /// It was closed in the handshake.
     Closed(OpenError),
     /// None came about; what follows from that has been seen to.
@@ -247,16 +244,22 @@ enum Attempt {
 }
 
 /// Says goodbye and waits until the node has closed its end.
-async fn end(socket: &mut TcpStream) {
+async fn end(socket: &mut Stream) {
     let _ = socket.shutdown().await;
-    let mut rest = [0; 4096];
-    while socket.read(&mut rest).await.is_ok_and(|n| n > 0) {}
+    socket.until_gone().await;
+}
+
+/// Waits until the node has closed its end of a connection that it has ended.
+async fn closed(socket: &mut Stream) {
+    if socket.is_tls() {
+        socket.until_gone().await;
+    }
 }
 
 /// Says goodbye and waits, for as long as it takes, until the node has closed
 /// its end: until then the node counts the connection, and so does the ledger. A
 /// node that is gone for good is noticed by the socket's own keepalive.
-pub fn close_politely(mut socket: TcpStream, slot: Option<Slot>) {
+pub fn close_politely(mut socket: Stream, slot: Option<Slot>) {
     if let Some(slot) = &slot {
         slot.set_phase(Phase::Closing);
     }
@@ -275,7 +278,7 @@ fn may_be_selected_for(user: &User, error: &OpenError) -> bool {
 }
 
 async fn shake_hands(
-    socket: &mut TcpStream,
+    socket: &mut Stream,
     handshake: &mut Handshake,
 ) -> Result<Result<Greeting, HandshakeError>, String> {
     socket

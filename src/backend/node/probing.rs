@@ -76,11 +76,20 @@ impl Node {
             user_timeout: self.settings().timeouts.connect.max(PROBE_KEEPALIVE),
         };
         let mut probe = match net::dial(&self.address, &options).await {
-            Ok(socket) => Probe(Some((socket, slot))),
+            Ok(socket) => match self.wrap(socket) {
+                Ok(socket) => Probe(Some((socket, slot))),
+                Err((error, socket)) => {
+                    close_politely(socket, Some(slot));
+                    return Some(Err(error));
+                }
+            },
             Err(error) => return Some(Err(OpenError::Unreachable(error.to_string()))),
         };
         let (socket, slot) = probe.0.as_mut().expect("it is there until it is dropped");
         slot.set_phase(Phase::Open);
+        if let Err(error) = self.agree(socket).await {
+            return Some(Err(error));
+        }
         let mut answer = [0; 64];
         let asked = async {
             socket.write_all(b"pING\r\n").await?;
@@ -98,7 +107,7 @@ impl Node {
 
 /// A probe's connection: its slot comes back when the node has let go of it, also when
 /// nobody waits for the answer any more.
-struct Probe(Option<(tokio::net::TcpStream, crate::backend::Slot)>);
+struct Probe(Option<(net::Stream, crate::backend::Slot)>);
 
 impl Drop for Probe {
     fn drop(&mut self) {

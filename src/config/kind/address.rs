@@ -1,22 +1,118 @@
 //! Where to listen and where to connect.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use toml::de::DeValue;
 
 use super::{Found, Kind, describe, show_list};
 
+/// How the address of a Unix socket begins, for listeners and backends alike.
+pub const UNIX_PREFIX: &str = "unix:";
+
+/// The longest path of a Unix socket, in bytes: what `sockaddr_un` of Linux takes.
+const UNIX_PATH_LEN_MAX: usize = 107;
+
+/// Where clients connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// An IP address and a port.
+    Tcp(SocketAddr),
+    /// The file of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// The address and port, where it is no Unix socket.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            ListenAddress::Tcp(address) => Some(*address),
+            ListenAddress::Unix(_) => None,
+        }
+    }
+}
+
+impl Default for ListenAddress {
+    fn default() -> Self {
+        ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into())
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddress::Tcp(address) => address.fmt(f),
+            ListenAddress::Unix(path) => write!(f, "{UNIX_PREFIX}{}", path.display()),
+        }
+    }
+}
+
+/// What is no address to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotAnAddress;
+
+impl FromStr for ListenAddress {
+    type Err = NotAnAddress;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+        match text.strip_prefix(UNIX_PREFIX) {
+            Some(path) => unix_path(path).map(ListenAddress::Unix).ok_or(NotAnAddress),
+            None => text
+                .parse()
+                .map(ListenAddress::Tcp)
+                .map_err(|_| NotAnAddress),
+        }
+    }
+}
+
+/// The path of a Unix socket. It has to be absolute: what a relative one means depends
+/// on where Weir was started.
+fn unix_path(path: &str) -> Option<PathBuf> {
+    let is_one = path.starts_with('/') && path.len() <= UNIX_PATH_LEN_MAX && !path.contains('\0');
+    is_one.then(|| Path::new(path).to_owned())
+}
+
+/// One address to listen on.
+pub(in crate::config) struct ListenAt;
+
+impl Kind for ListenAt {
+    type Value = ListenAddress;
+
+    fn accepts(&self) -> String {
+        "an IP address with a port such as \"127.0.0.1:6380\", or \"unix:\" and the path of a socket"
+            .to_owned()
+    }
+
+    fn read(&self, found: &Found<'_>) -> Result<ListenAddress, String> {
+        let text = found.value.as_str();
+        text.and_then(|text| text.parse().ok())
+            .ok_or_else(|| found.not(&self.accepts()))
+    }
+
+    fn absent(&self) -> Option<ListenAddress> {
+        Some(ListenAddress::default())
+    }
+
+    fn show(&self, value: &ListenAddress) -> String {
+        value.to_string()
+    }
+}
+
 /// One address to listen on, or a list of them.
 pub(in crate::config) struct Listen;
 
 impl Kind for Listen {
-    type Value = Vec<SocketAddr>;
+    type Value = Vec<ListenAddress>;
 
     fn accepts(&self) -> String {
-        "an IP address with a port such as \"127.0.0.1:6380\", or a list of them".to_owned()
+        "an IP address with a port such as \"127.0.0.1:6380\", \"unix:\" and the path of a socket, \
+         or a list of them"
+            .to_owned()
     }
 
-    fn read(&self, found: &Found<'_>) -> Result<Vec<SocketAddr>, String> {
+    fn read(&self, found: &Found<'_>) -> Result<Vec<ListenAddress>, String> {
         let single = std::slice::from_ref(found.value);
         let address = |value: &DeValue<'_>| {
             value
@@ -33,11 +129,11 @@ impl Kind for Listen {
         }
     }
 
-    fn absent(&self) -> Option<Vec<SocketAddr>> {
+    fn absent(&self) -> Option<Vec<ListenAddress>> {
         Some(Vec::new())
     }
 
-    fn show(&self, value: &Vec<SocketAddr>) -> String {
+    fn show(&self, value: &Vec<ListenAddress>) -> String {
         show_list(value)
     }
 }
@@ -68,21 +164,23 @@ impl Kind for ListenOrOff {
     }
 }
 
-/// Where a server is: a name or an address, with a port. Names are resolved when dialled.
+/// Where a server is: a name or an address, with a port, or a Unix socket. Names are resolved when dialled.
 pub(in crate::config) struct HostPort;
 
 impl Kind for HostPort {
     type Value = String;
 
     fn accepts(&self) -> String {
-        "a host with a port such as \"127.0.0.1:6379\" or \"redis.internal:6379\"".to_owned()
+        "a host with a port such as \"127.0.0.1:6379\" or \"redis.internal:6379\", or \"unix:\" and \
+         the path of a socket"
+            .to_owned()
     }
 
     fn read(&self, found: &Found<'_>) -> Result<String, String> {
         found
             .value
             .as_str()
-            .filter(|text| is_host_and_port(text))
+            .filter(|text| is_host_and_port(text) || is_unix(text))
             .map(str::to_owned)
             .ok_or_else(|| found.not(&self.accepts()))
     }
@@ -94,6 +192,11 @@ impl Kind for HostPort {
     fn show(&self, value: &String) -> String {
         value.clone()
     }
+}
+
+fn is_unix(text: &str) -> bool {
+    text.strip_prefix(UNIX_PREFIX)
+        .is_some_and(|path| unix_path(path).is_some())
 }
 
 fn is_host_and_port(text: &str) -> bool {
@@ -136,6 +239,19 @@ mod tests {
         ] {
             assert!(is_host_and_port(text), "{text}");
         }
+    }
+
+    #[test]
+    fn sockets_have_absolute_paths() {
+        assert!(is_unix("unix:/run/redis.sock"));
+        assert!("unix:/run/weir.sock".parse::<ListenAddress>().is_ok());
+        let long = format!("unix:/{}", "a".repeat(UNIX_PATH_LEN_MAX));
+        for text in ["unix:", "unix:redis.sock", "/run/redis.sock", &long] {
+            assert!(!is_unix(text), "{text}");
+            assert!(text.parse::<ListenAddress>().is_err(), "{text}");
+        }
+        let shown = ListenAddress::Unix("/run/weir.sock".into()).to_string();
+        assert_eq!(shown, "unix:/run/weir.sock");
     }
 
     #[test]

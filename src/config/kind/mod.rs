@@ -1,13 +1,17 @@
 //! The kinds of values that settings have: what each accepts and how it reads it.
 
 mod address;
+mod file;
 mod list;
 mod number;
 mod password;
 mod share;
 mod text;
 
-pub(super) use address::{HostPort, Listen, ListenOrOff};
+pub(super) use address::{HostPort, Listen, ListenAt, ListenOrOff};
+pub use address::{ListenAddress, UNIX_PREFIX};
+pub use file::Owner;
+pub(super) use file::{Files, OptionalFile, OptionalMode, OptionalOwner};
 pub(super) use list::{CommandNames, KeyPrefixes, Networks, Patterns};
 pub(super) use number::{Count, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, Size, Time};
 pub(super) use password::{OptionalPassword, Password};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::BackendTls;
 use crate::config::Secret;
 use crate::config::definition::section;
 use crate::config::kind::{
@@ -23,7 +24,8 @@ section! {
     /// The Redis behind the route, and what Weir may take of it. Where only the
     /// address is needed, `backend = "127.0.0.1:6379"` in `[route.NAME]` will do.
     pub struct Backend {
-        /// Where Redis is: host and port. A name is resolved at each dial.
+        /// Where Redis is: host and port, or the path of its Unix socket behind `unix:`. A
+        /// name is resolved at each dial.
         address: String = HostPort,
             default required, example "127.0.0.1:6379", changes Restart;
 
@@ -143,5 +145,9 @@ section! {
         /// and it would run twice.
         on_loss: OnLoss = Choice(&[("error", OnLoss::Error), ("close", OnLoss::Close)]),
             default "error", changes Live;
+    }
+    with {
+        /// TLS to Redis, if it is spoken.
+        tls: Option<BackendTls>;
     }
 }

@@ -1,10 +1,8 @@
 //! `[route.NAME.limits.NAME]`: what some clients of a route may take together, or each.
 
-use std::net::SocketAddr;
-
 use crate::config::Network;
 use crate::config::definition::section;
-use crate::config::kind::{Choice, Count, Listen, Networks, Patterns};
+use crate::config::kind::{Choice, Count, Listen, ListenAddress, Networks, Patterns};
 
 /// Which of the clients that a rule is about are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,8 +38,8 @@ section! {
         client_names: Vec<String> = Patterns,
             default none, example ["batch-*", "report-?"], changes Live;
 
-        /// Listeners of the route, as `listen` names them, that the clients come in through.
-        listeners: Vec<SocketAddr> = Listen,
+        /// Listeners of the route, by their addresses as written, that the clients come in through.
+        listeners: Vec<ListenAddress> = Listen,
             default none, example "127.0.0.1:6380", changes Live;
 
         /// Who is counted together: "address" gives each source address as much as the rule

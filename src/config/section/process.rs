@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::definition::section;
-use crate::config::kind::{Count, GIB, HOUR, MIB, Size, Time};
+use crate::config::kind::{Count, DAY, GIB, HOUR, MIB, MILLISECOND, Size, Time};
 
 section! {
     /// What all routes of one Weir share.
@@ -36,6 +36,12 @@ section! {
         /// a single client's request take, and in normal use Weir holds a few MiB.
         buffer_memory_max: u64 = Size::from_to(16 * MIB, 1024 * GIB),
             default "1GiB", changes Live;
+
+        /// How often Weir looks whether a file of certificates has changed. Ten seconds are
+        /// soon enough for what is renewed weeks before it expires, and looking
+        /// costs a system call for each file.
+        certificate_check: Duration = Time::from_to(MILLISECOND, DAY).or_zero("never"),
+            default "10s", changes Restart;
 
         /// How long a shutdown waits for commands that are under way before it
         /// closes the rest. Ten seconds are within the 30 that Kubernetes gives.
