@@ -303,7 +303,7 @@ impl State {
         let session = &self.sessions[ticket.slot as usize];
         let event = Noted::new(EventKind::LimitReached, limit)
             .on(&self.fronts[session.route as usize].route.name)
-            .with("client", session.peer)
+            .with("client", &session.peer)
             .as_severe_as(Severity::Warning);
         self.proxy.journal.note(event);
         tracing::warn!(
