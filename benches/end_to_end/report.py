@@ -82,6 +82,12 @@ ROWS = [
     Row("latency", "p99_us", "99th percentile at 20,000 a second, µs", "{:.0f}", at_most(150, DIRECT, "plus")),
     Row("storm", "rate", "Visits a second (connect, ask once, leave)", "{:,.0f}", at_least(0.95, DIRECT, "times")),
     Row("storm", "faults", "… that failed", "{:.0f}", at_most(0)),
+    Row("overload", "goodput_percent", "Three times too much for 30 s: served, % of what Redis can do", "{:.0f}"),
+    Row("overload", "goodput_worst_percent", "… in the worst second", "{:.0f}", at_least(90)),
+    Row("overload", "served_p99_ms", "… 99th percentile of what is served, ms", "{:.0f}", at_most(300)),
+    Row("overload", "refused_p99_ms", "… 99th percentile of refusals, ms", "{:.1f}", at_most(5)),
+    Row("overload", "recovery_s", "… seconds until all is well again", "{:.1f}", at_most(1)),
+    Row("overload", "lost", "… commands without any answer", "{:,.0f}"),
     Row("syscalls", "all_p1", "System calls per command", "{:.2f}"),
     Row("syscalls", "all_p16", "… in pipelines of 16", "{:.2f}"),
 ]

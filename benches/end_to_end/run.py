@@ -11,6 +11,7 @@ import pathlib
 import resource
 import sys
 
+import graph
 import report
 from products import PROJECT, TARGET, products
 from scenarios import SCENARIOS, Bench
@@ -32,6 +33,8 @@ def main():
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "results.json").write_text(json.dumps({"results": results, "faults": faults}, indent=1))
     (directory / "table.md").write_text(text)
+    if results.get("overload"):
+        (directory / "overload.svg").write_text(graph.overload(results["overload"][-1]))
     print(text)
     print(f"(also in {directory}/table.md, every round in results.json)", file=sys.stderr)
 

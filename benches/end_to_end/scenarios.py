@@ -135,6 +135,66 @@ def storm(bench):
         return {"rate": result["visits_per_second"], "faults": result["faults"]["count"]}
 
 
+# Every command of the overload takes Redis so long, and does nothing else.
+OVERLOAD_MICROS = 2_000
+OVERLOAD_CLIENTS = 1_500
+OVERLOAD_BEFORE, OVERLOAD_SECONDS, OVERLOAD_AFTER = 3, 30, 5
+
+
+def overload(bench):
+    """Every command an EVAL of 2 ms; for 30 s three times as many as Redis can do, on 1,500
+    connections in an open loop; what is served and refused, and when it is over."""
+    with bench.setup(pinned=False) as (port, redis_port, _, _):
+        shape = ["--micros", OVERLOAD_MICROS]
+        # What Redis can do here and now, asked by a few.
+        alone = bench.load("overload", redis_port, *shape, "--clients", 20, "--phase", "2:2000")
+        buckets = alone["buckets"][2:18]
+        capacity = sum(bucket["served"]["count"] for bucket in buckets) / (len(buckets) * alone["bucket_seconds"])
+        phases = [(OVERLOAD_BEFORE, capacity / 2), (OVERLOAD_SECONDS, 3 * capacity), (OVERLOAD_AFTER, capacity / 2)]
+        phases = [part for seconds, rate in phases for part in ("--phase", f"{seconds}:{rate:.0f}")]
+        result = bench.load("overload", port, *shape, "--clients", OVERLOAD_CLIENTS, *phases)
+    return overload_figures(result, capacity)
+
+
+def overload_figures(result, capacity):
+    width = result["bucket_seconds"]
+    buckets = result["buckets"]
+    first, last = round(OVERLOAD_BEFORE / width), round((OVERLOAD_BEFORE + OVERLOAD_SECONDS) / width)
+    during = buckets[first:last]
+    second = round(1 / width)
+    by_second = [sum(bucket["served"]["count"] for bucket in during[start:start + second])
+                 for start in range(0, len(during) - second + 1, second)]
+    return {
+        "capacity": capacity,
+        "goodput_percent": 100 * sum(by_second) / max(1, len(by_second)) / capacity,
+        "goodput_worst_percent": 100 * min(by_second, default=0) / capacity,
+        "served_p99_ms": worst_percentile(during, "served"),
+        "refused_p99_ms": worst_percentile(during, "refused"),
+        "recovery_s": recovery(buckets, last, width),
+        "lost": result["lost"]["count"],
+        "timeline": [{"at": index * width, "served": bucket["served"]["count"] / width / capacity,
+                      "refused": bucket["refused"]["count"] / width / capacity,
+                      "p99_ms": (bucket["served"]["p99_us"] or 0) / 1000} for index, bucket in enumerate(buckets)],
+    }
+
+
+def worst_percentile(buckets, kind):
+    """The 99th percentile of the time of all, from the buckets' own, in milliseconds: the one that
+    a hundredth of the commands were in buckets above."""
+    known = sorted((bucket[kind]["p99_us"], bucket[kind]["count"]) for bucket in buckets if bucket[kind]["count"])
+    allowed = sum(count for _, count in known) / 100
+    while known and known[-1][1] <= allowed:
+        allowed -= known.pop()[1]
+    return known[-1][0] / 1000 if known else 0
+
+
+def recovery(buckets, end, width):
+    """Seconds from the end of the overload until all is served, and quickly, for good."""
+    slow = [index for index, bucket in enumerate(buckets) if index >= end
+            and (bucket["refused"]["count"] or bucket["failed"] or (bucket["served"]["p99_us"] or 0) > 100_000)]
+    return (slow[-1] + 1 - end) * width if slow else 0
+
+
 def syscalls(bench):
     """System calls of the proxy per command, one core for the proxy, 1,000 clients."""
     if bench.product is None:
@@ -177,7 +237,7 @@ def counted_calls(pid):
             calls[name] = int(count)
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in [cpu, many, values, idle, latency, storm, syscalls]}
+SCENARIOS = {scenario.__name__: scenario for scenario in [cpu, many, values, idle, latency, storm, overload, syscalls]}
 
 
 @contextlib.contextmanager

@@ -1,16 +1,20 @@
-//! May this go ahead: places for clients, in all and by identity, and whether a node is
-//! fit for work.
+//! May this go ahead: places for clients, in all and by identity, the gate in front of a node
+//! for commands, and whether a node is fit for work.
 //!
-//! Places are asked for when a client is accepted, when it says who it is, and when it goes;
-//! never for a command. What is taken is given back on drop, so that every way out of a
-//! session is safe.
+//! Places are asked for when a client is accepted, when it says who it is, and when it goes.
+//! What is taken is given back on drop, so that every way out of a session is safe. [`gate`]
+//! is one worker's, entered for each command.
 //!
 //! Who is counted with whom is [`identity`], which rules there are [`rules`], the account of
 //! it all, pure, [`book`]; [`Limits`] is the shell that workers share.
 
 mod book;
 mod breaker;
+mod delay;
+mod drain;
+pub mod gate;
 mod identity;
+mod in_flight;
 mod limits;
 pub mod pattern;
 mod rules;
@@ -18,6 +22,7 @@ mod token_bucket;
 
 pub use book::{NoPlace, NoRoom};
 pub use breaker::{Breaker, BreakerLimits, BreakerState, Change, Tally, Trip};
+pub use gate::{Gate, GateLimits, Priority, Verdict, Work};
 pub use identity::{Group, Key, RuleTally, Who};
 pub use limits::{ClientPermit, Limits, SetError, Setting};
 pub use pattern::matches as matches_pattern;

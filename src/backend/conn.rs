@@ -69,11 +69,26 @@ pub struct Held {
     pub memory: usize,
 }
 
+/// Replies that came since they were last counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Answered {
+    /// How many.
+    pub count: u32,
+    /// Of these, to commands of the slow class.
+    pub heavy: u32,
+    /// When the last of the other commands had arrived, in microseconds; 0 if there is none.
+    pub newest: u64,
+}
+
 /// A connection, or the promise of one.
 #[derive(Debug)]
 pub struct Conn {
     /// What carries the bytes.
     pub io: Io,
+    /// Its worker's gate in front of the node: an index.
+    pub admission: u16,
+    /// Replies to be counted.
+    pub answered: Answered,
     /// Its place in the budget; `None` while waiting, and for a link.
     pub slot: Option<Slot>,
     /// What it is used for.
@@ -163,6 +178,8 @@ impl Conn {
     ) -> Conn {
         Conn {
             io: Io::Opening,
+            admission: 0,
+            answered: Answered::default(),
             slot: None,
             kind,
             lane,
@@ -370,7 +387,7 @@ impl Conn {
     pub fn receive<S: Sink>(&mut self, input: &[u8], now: u64, sink: &mut S) -> Result<(), Broken> {
         self.progress_at = now;
         self.heard_at = now;
-        let before = self.in_flight.len();
+        let (before, counted) = (self.in_flight.len(), self.answered.count);
         let outcome = match self.mode {
             Mode::Shared => self.receive_shared(input, sink),
             Mode::Exclusive(owner) => self.receive_exclusive(owner, input, sink),
@@ -381,7 +398,12 @@ impl Conn {
             }
             Mode::Feed(_) => unreachable!("a feed's bytes are not replies"),
         };
-        self.measure((before - self.in_flight.len()) as u32, now, sink);
+        let count = match self.mode {
+            // Commands that were only to be told what became of them had no reply.
+            Mode::Shared => self.answered.count - counted,
+            _ => (before - self.in_flight.len()) as u32,
+        };
+        self.measure(count, now, sink);
         outcome
     }
 }

@@ -45,6 +45,11 @@ impl Marks {
     /// The first command that its client sent on this connection's behalf has
     /// no owner any more; kept so that the reply queue stays in step.
     pub const EXEC: Marks = Marks(1 << 11);
+    /// One of the slow class, which has a concurrency of its own.
+    pub const HEAVY: Marks = Marks(1 << 14);
+    /// Of a [`LOST`](Self::LOST) one: it was refused. Its row of the table is the code of
+    /// the reason instead.
+    pub const REFUSED: Marks = Marks(1 << 15);
 
     /// Both sets together.
     #[must_use]

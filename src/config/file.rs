@@ -21,7 +21,7 @@ const ROUTE_NAME_LEN_MAX: usize = 64;
 
 const ROOT_PARTS: &[&str] = &["process", "log", "admin", "route"];
 const ROUTE_PARTS: &[&str] = &[
-    "clients", "limits", "access", "backend", "auth", "timeouts", "health", "listener",
+    "clients", "limits", "access", "backend", "auth", "timeouts", "overload", "health", "listener",
 ];
 
 /// Reads and checks the file at `path`; what `flags` name has precedence over it.
@@ -144,6 +144,7 @@ fn route(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Route {
             "clients" => section(reader, &mut route.clients, &path, &part),
             "timeouts" => section(reader, &mut route.timeouts, &path, &part),
             "health" => section(reader, &mut route.health, &path, &part),
+            "overload" => section(reader, &mut route.overload, &path, &part),
             "limits" => {
                 let name = |limit: &mut Limit, name| limit.name = name;
                 route.limits = named_sections(reader, &path, &part, name);

@@ -35,8 +35,8 @@ pub use network::Network;
 pub use secret::{Origin, Secret};
 pub use section::{
     Access, Admin, Auth, AuthMode, Backend, BackendTls, ClientCertificate, Clients, FailOpenWrites,
-    Health, Limit, Listener, Log, LogFormat, OnLoss, Per, Process, Route, Timeouts, TlsVersion,
-    User,
+    Health, Limit, Listener, Log, LogFormat, OnLoss, Overload, Per, Process, Route, Timeouts,
+    TlsVersion, User,
 };
 pub use source::{Override, Source, worst};
 

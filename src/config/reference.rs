@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use super::definition::Section;
 use super::section::{
-    Access, Admin, Auth, Backend, BackendTls, Clients, Health, Limit, Listener, Log, Process,
-    Route, Timeouts, User,
+    Access, Admin, Auth, Backend, BackendTls, Clients, Health, Limit, Listener, Log, Overload,
+    Process, Route, Timeouts, User,
 };
 
 pub use super::definition::{Facts, Fallback, Reload};
@@ -37,6 +37,7 @@ pub fn chapters() -> Vec<Chapter> {
         chapter::<Access>("route.NAME.access.NAME"),
         chapter::<Timeouts>("route.NAME.timeouts"),
         chapter::<Health>("route.NAME.health"),
+        chapter::<Overload>("route.NAME.overload"),
         chapter::<Auth>("route.NAME.auth"),
         chapter::<User>("route.NAME.auth.users.NAME"),
     ]

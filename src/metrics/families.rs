@@ -145,6 +145,10 @@ impl Metrics {
         });
         let help = "Commands that wait in front of a node.";
         self.gauge(out, "weir_commands_waiting", help, |m| &m.commands_waiting);
+        let help = "Commands that may be in flight to nodes now.";
+        self.gauge(out, "weir_in_flight_limit", help, |m| &m.in_flight_limit);
+        let help = "Workers that refuse commands because a node has too much to do.";
+        self.gauge(out, "weir_shedding", help, |m| &m.shedding);
         let help = "Bytes of requests and replies held in memory for clients.";
         self.gauge(out, "weir_buffered_bytes", help, |m| &m.buffered_bytes);
         let help = "Clients that hold a connection to a node alone.";
@@ -162,6 +166,8 @@ impl Metrics {
         self.times(out, "weir_own_time_seconds", help, |m| &m.own_time);
         let help = "The node's share of the time of a command.";
         self.times(out, "weir_backend_time_seconds", help, |m| &m.backend_time);
+        let help = "How long commands waited that could not be sent to a node at once.";
+        self.times(out, "weir_queue_time_seconds", help, |m| &m.queue_time);
         let help = "How long clients waited for a connection of their own that they got.";
         self.times(out, "weir_lease_wait_seconds", help, |m| &m.lease_wait);
     }

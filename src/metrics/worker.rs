@@ -45,6 +45,10 @@ pub struct WorkerMetrics {
     pub commands_in_flight: Gauge,
     /// Commands that wait in front of a node.
     pub commands_waiting: Gauge,
+    /// Commands that may be in flight to nodes, as of now.
+    pub in_flight_limit: Gauge,
+    /// Nodes in front of which commands are being refused, or were a moment ago.
+    pub shedding: Gauge,
     /// Bytes of requests and replies held in memory for clients.
     pub buffered_bytes: Gauge,
     /// Clients that hold a lease.
@@ -86,6 +90,8 @@ pub struct WorkerMetrics {
     pub own_time: Histogram,
     /// The node's share: from the command written to its reply read.
     pub backend_time: Histogram,
+    /// How long commands waited in front of a node that could not be sent at once.
+    pub queue_time: Histogram,
     /// How long clients waited for a lease that they got.
     pub lease_wait: Histogram,
 }

@@ -1,6 +1,7 @@
 //! A transaction that goes over the shared connection in one piece: one that is
 //! complete in the read buffer, or one that was kept here because no lease was free.
 
+use super::admit::Entrance;
 use super::client::{Flags, Transaction};
 use super::dispatch::{Row, silent_or};
 use super::failure::{self, Failure};
@@ -99,18 +100,37 @@ impl State {
             Ok(None) => return Step::Wait,
             Err(failure) => return self.refuse_block(ticket, &failure, block, (silent, off)),
         };
+        let entrance = self.block_entrance(ticket, conn, block.iter().map(|(_, row)| *row));
+        match entrance {
+            Entrance::Now(_) | Entrance::Line(_) => {}
+            Entrance::Barrier => {
+                self.set_barrier(ticket);
+                return Step::Wait;
+            }
+            Entrance::Refused(busy) => {
+                let failure = Failure::Busy(busy);
+                return self.refuse_block(ticket, &failure, block, (silent, off));
+            }
+        }
         let marks = block_marks(block.iter().map(|(_, row)| *row));
         let (first, marks) = (silent_or(silent, marks), silent_or(off, marks));
         let mut start = 0;
         for (index, (len, row)) in block.iter().enumerate() {
             if index == 0 {
-                self.put(ticket, conn, request.frame, row.id, first);
+                self.put_by(entrance, ticket, conn, request.frame, row.id, first);
                 continue;
             }
             let end = start + *len as usize;
             let last = index + 1 == block.len();
             let marks = if last { marks.with(Marks::EXEC) } else { marks };
-            self.put(ticket, conn, &following[start..end], row.id, marks);
+            self.put_by(
+                entrance,
+                ticket,
+                conn,
+                &following[start..end],
+                row.id,
+                marks,
+            );
             start = end;
         }
         Step::TakenWith(behind_multi)
@@ -127,6 +147,11 @@ impl State {
     ) -> Step {
         if self.must_wait_for_replies(ticket) {
             return Step::Wait;
+        }
+        if matches!(failure, Failure::Busy(_)) {
+            let session = &mut self.sessions[ticket.slot as usize];
+            session.flags.set(Flags::REFUSING);
+            self.prune(ticket);
         }
         for index in 0..block.len() {
             let silent = if index == 0 { first_silent } else { silent };
@@ -255,7 +280,7 @@ impl State {
         else {
             unreachable!("the caller has looked");
         };
-        self.put_kept(ticket, conn, &block, &commands, Marks::NONE);
+        self.put_kept(None, ticket, conn, &block, &commands, Marks::NONE);
         let transaction = Transaction::OnLease {
             open: true,
             watching: false,
@@ -268,8 +293,10 @@ impl State {
         self.enter_transaction(ticket, transaction);
     }
 
+    /// `entrance` is how the block goes, unless to a lease.
     fn put_kept(
         &mut self,
+        entrance: Option<Entrance>,
         ticket: Ticket,
         conn: u32,
         block: &[u8],
@@ -280,7 +307,12 @@ impl State {
         for &(len, id) in commands {
             let end = start + len as usize;
             let marks = marks.with(Marks::SILENT);
-            self.put(ticket, conn, &block[start..end], id, marks);
+            match entrance {
+                Some(entrance) => {
+                    self.put_by(entrance, ticket, conn, &block[start..end], id, marks);
+                }
+                None => self.put(ticket, conn, &block[start..end], id, marks),
+            }
             start = end;
         }
     }
@@ -390,11 +422,16 @@ impl State {
                 flags: command.flags,
             }
         });
+        let entrance = self.block_entrance(ticket, conn, rows.clone());
+        if let Entrance::Refused(busy) = entrance {
+            self.count_refusal(ticket, busy);
+            return self.answer(ticket, busy.reply(Marks::EXEC), silent);
+        }
         let marks = block_marks(rows);
         // Their replies were given already; EXEC's is the one that counts.
-        self.put_kept(ticket, conn, &block, &commands, marks);
+        self.put_kept(Some(entrance), ticket, conn, &block, &commands, marks);
         let marks = silent_or(silent, marks.with(Marks::EXEC));
-        self.put(ticket, conn, request.frame, row.id, marks);
+        self.put_by(entrance, ticket, conn, request.frame, row.id, marks);
         Step::Taken
     }
 }

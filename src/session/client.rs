@@ -13,7 +13,7 @@ use super::redirect::Redirect;
 use super::registry::Census;
 use super::reply_size::ReplySize;
 use super::subscribe::Subscriber;
-use crate::admission::ClientPermit;
+use crate::admission::{ClientPermit, Priority};
 use crate::backend::{Partition, Ticket, User, UserId};
 use crate::metrics::CloseReason;
 use crate::net::tls::TlsIdentity;
@@ -67,6 +67,8 @@ impl Flags {
     pub const PAUSED: Flags = Flags(1 << 15);
     /// Access rules are about it: each command is looked at.
     pub const GUARDED: Flags = Flags(1 << 20);
+    /// A command was refused; so is what its client had sent behind it at once.
+    pub const REFUSING: Flags = Flags(1 << 16);
 
     /// Both sets together.
     #[must_use]
@@ -106,6 +108,7 @@ pub const OFF_THE_STRAIGHT_PATH: Flags = Flags::REPLY_OFF
     .with(Flags::TUNNEL)
     .with(Flags::MOVED)
     .with(Flags::GUARDED)
+    .with(Flags::REFUSING)
     .with(HALTED);
 
 /// One client connection.
@@ -125,9 +128,13 @@ pub struct Session {
     pub flags: Flags,
     /// The access rules that are about it, by their numbers, as bits.
     pub guards: u32,
-    /// Commands sent whose replies have not arrived.
+    /// Commands taken whose replies have not arrived.
     pub in_flight: u32,
-    /// Where they were sent; [`NONE`] if there are none.
+    /// Of these, the ones that wait in the lane's lines and are on no connection yet.
+    pub queued: u32,
+    /// Who is served first when the node has too much to do.
+    pub priority: Priority,
+    /// Where those were sent that do not wait; [`NONE`] if there are none.
     pub conn: u32,
     /// The lane that plain commands take; [`NONE`] before the first one.
     pub lane: u32,

@@ -5,6 +5,7 @@ use super::client::{Extra, Flags, OFF_THE_STRAIGHT_PATH, Transaction, Until};
 use super::failure::{self, Failure};
 use super::input::{Request, Step};
 use super::worker::State;
+use crate::admission::Work;
 use crate::backend::{DefaultUser, Entry, Io, Kind, Marks, Ticket};
 use crate::command::{self, Class, Command, Flags as CommandFlags, Local};
 use crate::config::AuthMode;
@@ -200,6 +201,12 @@ impl State {
         if self.must_pause(ticket, request, row) {
             return Step::Wait;
         }
+        if flags.any(Flags::REFUSING)
+            && !self.in_transaction(ticket)
+            && let Some(step) = self.refuse_with_others(ticket, request, following, row, silent)
+        {
+            return step;
+        }
         match class {
             Class::Local(Local::Quit) => self.quit(ticket, silent),
             Class::Local(Local::Reset) if accepted => self.reset(ticket, silent),
@@ -265,8 +272,12 @@ impl State {
     pub(super) fn forward(&mut self, ticket: Ticket, frame: &[u8], id: u16, marks: Marks) -> Step {
         match self.shared_conn(ticket) {
             Ok(Some(conn)) => {
-                self.put(ticket, conn, frame, id, marks);
-                Step::Taken
+                let gate = self.conns[conn as usize].admission;
+                if self.gates[gate as usize].gate.takes(Work::Quick) {
+                    self.put(ticket, conn, frame, id, marks);
+                    return Step::Taken;
+                }
+                self.forward_gated(ticket, conn, frame, id, marks)
             }
             Ok(None) => Step::Wait,
             Err(failure) => self.refuse_or_miss(ticket, frame, id, &failure, marks),
@@ -278,7 +289,7 @@ impl State {
     #[inline]
     pub(super) fn shared_conn(&mut self, ticket: Ticket) -> Result<Option<u32>, Failure> {
         let session = &self.sessions[ticket.slot as usize];
-        let conn = if session.in_flight > 0 {
+        let conn = if session.in_flight > session.queued {
             // Commands of one client stay on one connection while any of them is
             // outstanding: it reads its own writes.
             let conn = session.conn;

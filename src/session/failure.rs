@@ -3,7 +3,7 @@
 //! whose meaning in Redis is true here too; the rest names the limit, so that
 //! whoever reads the log knows what to turn.
 
-use crate::backend::OpenError;
+use crate::backend::{Marks, OpenError};
 use crate::metrics::{ErrorCause, ShedLimit};
 use crate::resp::ProtocolError;
 
@@ -57,6 +57,8 @@ pub enum Failure {
         /// The setting.
         setting: String,
     },
+    /// There is too much to do.
+    Busy(Busy),
     /// Switched off, or without a meaning behind a proxy.
     NotSupported {
         /// What the client asked for.
@@ -64,6 +66,69 @@ pub enum Failure {
         /// What would allow it.
         setting: &'static str,
     },
+}
+
+/// Why a command is refused although the node is well: there is too much to do. Its number
+/// is what an entry keeps of it until its turn to be answered has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u16)]
+pub enum Busy {
+    /// It would have waited for too long.
+    QueueTime,
+    /// Too many wait already.
+    QueueLength,
+    /// An earlier command of its client, sent together with it, was refused.
+    Behind,
+    /// Its deadline has passed while it waited.
+    Deadline,
+    /// No connection could be had for it when its turn had come.
+    NoConnection,
+}
+
+/// Declares the two texts of each reason: of a command, and of `EXEC`.
+macro_rules! busy_texts {
+    ($($busy:ident => $text:literal;)+) => {
+        impl Busy {
+            const ALL: &'static [Busy] = &[$(Busy::$busy,)+];
+
+            /// The text without its line's ends.
+            pub const fn text(self) -> &'static str {
+                match self { $(Busy::$busy => $text,)+ }
+            }
+
+            /// The reply to a command, or to the `EXEC` of a block that was kept here.
+            pub fn reply(self, marks: Marks) -> &'static [u8] {
+                let exec = marks.any(Marks::EXEC);
+                match self { $(
+                    Busy::$busy if exec => concat!(
+                        "-EXECABORT Transaction discarded because of: ", $text, "\r\n"
+                    ).as_bytes(),
+                    Busy::$busy => concat!("-", $text, "\r\n").as_bytes(),
+                )+ }
+            }
+        }
+    };
+}
+
+busy_texts! {
+    QueueTime =>
+        "BUSY weir: the backend has more to do than it can (overload.target), command not executed";
+    QueueLength =>
+        "BUSY weir: too many commands wait for the backend (overload.queue_max), command not executed";
+    Behind =>
+        "BUSY weir: a command before it in the same pipeline was refused, command not executed";
+    Deadline =>
+        "BUSY weir: timeout before the command was sent (timeouts.request), command not executed";
+    NoConnection =>
+        "MASTERDOWN weir: no connection to the backend, command not executed";
+}
+
+impl Busy {
+    /// The reason with this number.
+    pub fn of(number: u16) -> Busy {
+        let busy = Busy::ALL.get(usize::from(number));
+        *busy.unwrap_or(&Busy::QueueTime)
+    }
 }
 
 impl Failure {
@@ -103,6 +168,7 @@ impl Failure {
                     "NOPERM weir: '{command}' is refused here ({setting}), command not executed"
                 )
             }
+            Failure::Busy(busy) => busy.text().into(),
             Failure::NotSupported { what, setting } => {
                 format!("ERR weir: {what} is not available here ({setting}), command not executed")
             }
@@ -126,6 +192,9 @@ impl Failure {
             Failure::Memory => ErrorCause::Memory,
             Failure::NodeMemory => ErrorCause::Busy,
             Failure::Access { .. } => ErrorCause::NoPermission,
+            Failure::Busy(Busy::Deadline) => ErrorCause::QueueTimeout,
+            Failure::Busy(Busy::NoConnection) => ErrorCause::NoBackend,
+            Failure::Busy(_) => ErrorCause::Busy,
             Failure::NotSupported { .. } => ErrorCause::NotSupported,
         }
     }
@@ -137,6 +206,8 @@ impl Failure {
             Failure::WaitedTooLong { .. } => Some(ShedLimit::LeaseWait),
             Failure::Memory => Some(ShedLimit::Memory),
             Failure::NodeMemory => Some(ShedLimit::NodeMemory),
+            Failure::Busy(Busy::QueueLength) => Some(ShedLimit::Queue),
+            Failure::Busy(Busy::QueueTime | Busy::Behind) => Some(ShedLimit::QueueTime),
             _ => None,
         }
     }
@@ -221,6 +292,10 @@ mod tests {
                 command: "COMMAND".into(),
                 setting: "access.NAME.SETTING".into(),
             },
+            Failure::Busy(Busy::QueueTime),
+            Failure::Busy(Busy::QueueLength),
+            Failure::Busy(Busy::Behind),
+            Failure::Busy(Busy::NoConnection),
             Failure::NotSupported {
                 what: "a raw tunnel",
                 setting: "backend.tunnels",

@@ -206,6 +206,11 @@ impl State {
             }
         }
         self.spans = spans;
+        if used >= bytes.len()
+            && let Some(session) = self.session(ticket)
+        {
+            session.flags.clear(Flags::REFUSING);
+        }
         used.min(bytes.len())
     }
 

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::client::{Flags, NONE};
 use super::failure::Failure;
+use super::line::Lines;
 use super::worker::{ConnTask, State};
 use crate::backend::{
     Conn, Held, Io, Kind, Mode, Node, OpenError, Opened, Partition, Refused, RefusedBecause,
@@ -31,6 +32,10 @@ pub struct Lane {
     /// The node has refused this partition: until when it is not asked again (in
     /// microseconds), and what it said.
     pub refused: Option<(u64, OpenError)>,
+    /// The gate in front of the node.
+    pub gate: u16,
+    /// Commands that wait; made when first needed.
+    pub lines: Option<Box<Lines>>,
     /// Sessions whose plain commands go here.
     pub sessions: u32,
     /// Connections of any kind that belong here.
@@ -89,8 +94,11 @@ impl State {
         if let Some(&lane) = self.lane_index.get(&(route, node.id, key.clone())) {
             return lane;
         }
+        let gate = self.enter_gate(route, node);
         let lane = self.lanes.insert(Lane {
             route,
+            gate,
+            lines: None,
             node: node.clone(),
             key: key.clone(),
             conn: NONE,
@@ -112,10 +120,14 @@ impl State {
         }
     }
 
-    fn drop_lane_if_unused(&mut self, lane: u32) {
-        let unused = &self.lanes[lane as usize];
-        if unused.sessions == 0 && unused.conns == 0 {
+    pub(super) fn drop_lane_if_unused(&mut self, lane: u32) {
+        let Some(unused) = self.lanes.get(lane as usize) else {
+            return;
+        };
+        let nobody_waits = unused.lines.as_ref().is_none_or(|lines| lines.is_empty());
+        if unused.sessions == 0 && unused.conns == 0 && nobody_waits {
             let unused = self.lanes.remove(lane as usize);
+            self.leave_gate(unused.gate);
             self.lane_index
                 .remove(&(unused.route, unused.node.id, unused.key));
         }
@@ -126,7 +138,11 @@ impl State {
         self.conn_generation = self.conn_generation.wrapping_add(1);
         let generation = self.conn_generation;
         let Lane {
-            route, key, node, ..
+            route,
+            key,
+            node,
+            gate,
+            ..
         } = &self.lanes[lane as usize];
         let mut conn = Conn::opening(
             kind,
@@ -137,6 +153,7 @@ impl State {
             self.clock.now(),
         );
         conn.gate = node.gate.clone();
+        conn.admission = *gate;
         let index = self.conns.insert(conn) as u32;
         self.lanes[lane as usize].conns += 1;
         Ticket {
@@ -145,7 +162,7 @@ impl State {
         }
     }
 
-    fn open_shared(&mut self, lane: u32) -> Result<u32, Failure> {
+    pub(super) fn open_shared(&mut self, lane: u32) -> Result<u32, Failure> {
         let now = self.clock.now();
         let Lane {
             node, key, refused, ..
@@ -236,7 +253,9 @@ impl State {
             });
         });
         conn.tasks = vec![reader.abort_handle(), yielder.abort_handle()];
+        let gate = conn.admission;
         self.mark_dirty(ticket.slot);
+        self.pump(gate);
         self.retire_if_quiet(ticket.slot);
     }
 
@@ -254,6 +273,8 @@ impl State {
             return;
         };
         self.note_refusal(lane, failure);
+        let gate = self.lanes[lane as usize].gate;
+        let serves_line = self.lanes[lane as usize].conn == ticket.slot;
         let conn = self.take_conn(ticket.slot);
         if let Io::Link(link) = &conn.io {
             self.link_closed(link.worker(), ticket);
@@ -261,7 +282,8 @@ impl State {
         if conn.kind == Kind::Shared && *failure == Failure::Open(OpenError::Full) {
             // Nothing was sent. There may be other connections to go on with.
             self.tell_links(&conn);
-            return self.shared_lost(&conn);
+            self.shared_lost(&conn);
+            return self.pump(gate);
         }
         let reply = failure.reply();
         let fails_open = self.fronts[conn.route as usize].config.health.fail_open;
@@ -273,6 +295,9 @@ impl State {
                 continue;
             }
             self.fail_entry(entry, &reply, failure);
+        }
+        if serves_line {
+            self.fail_lines(lane, failure);
         }
     }
 

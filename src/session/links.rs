@@ -7,6 +7,7 @@ use super::client::NONE;
 use super::failure::Failure;
 use super::proxy::Message;
 use super::worker::State;
+use crate::admission::Work;
 use crate::backend::{Broken, Conn, Entry, Io, Link as Grant, Marks, Partition, Ticket};
 use crate::router::NodeId;
 
@@ -130,6 +131,10 @@ impl State {
             return self.refuse_batch(link);
         }
         self.links[link as usize].taken += batch.bytes.len() as u64;
+        let gate = self.conns[bound.slot as usize].admission;
+        self.gates[gate as usize]
+            .gate
+            .sent(Work::Quick, batch.entries.len() as u32);
         let to = Ticket {
             slot: link,
             generation,

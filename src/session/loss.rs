@@ -6,7 +6,7 @@
 use hashbrown::HashMap;
 
 use super::client::{Flags, NONE, Transaction};
-use super::failure::{self, Failure};
+use super::failure::{self, Busy, Failure};
 use super::worker::State;
 use crate::backend::{Broken, Conn, Entry, Io, Marks, Mode, Ticket, close_politely};
 use crate::config::OnLoss;
@@ -177,9 +177,12 @@ impl State {
             return;
         };
         let route = session.route;
-        self.fronts[route as usize]
-            .metrics
-            .error(ErrorCause::BackendLost);
+        let refused = entry.marks.any(Marks::REFUSED);
+        if !refused {
+            self.fronts[route as usize]
+                .metrics
+                .error(ErrorCause::BackendLost);
+        }
         match moved.get(&(entry.to.slot, entry.to.generation)) {
             Some(&target) if self.conns.contains(target as usize) => {
                 if entry.marks.any(Marks::WHOLE) {
@@ -191,6 +194,9 @@ impl State {
                     marks,
                     ..*entry
                 });
+            }
+            _ if refused => {
+                self.settle_entry(entry, Busy::of(entry.command).reply(entry.marks));
             }
             _ if self.closes_on_loss(route) => {
                 self.close(entry.to.slot, CloseReason::BackendLost);
@@ -278,6 +284,9 @@ impl State {
         }
         if entry.marks.any(Marks::ANSWERED) {
             return;
+        }
+        if entry.marks.any(Marks::REFUSED) {
+            return self.settle_entry(entry, Busy::of(entry.command).reply(entry.marks));
         }
         if let Some(route) = self.session(entry.to).map(|session| session.route) {
             let metrics = &self.fronts[route as usize].metrics;

@@ -13,6 +13,7 @@ use super::outbox::Outbox;
 use super::proxy::Message;
 use super::reply_size::ReplySize;
 use super::worker::{ClientTask, State, Worker};
+use crate::admission::Priority;
 use crate::backend::{Partition, Ticket};
 use crate::metrics::CloseReason;
 use crate::net;
@@ -140,6 +141,8 @@ impl State {
             flags,
             guards: 0,
             in_flight: 0,
+            queued: 0,
+            priority: Priority::default(),
             conn: NONE,
             lane: NONE,
             partition: Partition {

@@ -6,6 +6,7 @@
 //! order of its requests; changing paths waits until the earlier ones have arrived.
 
 mod access;
+mod admit;
 mod block;
 mod broken_transaction;
 mod certificates;
@@ -28,6 +29,7 @@ pub mod info;
 mod input;
 mod lanes;
 mod leases;
+mod line;
 mod links;
 mod local;
 mod login;

@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
 
 use super::client::{Flags, HALTED, NONE, Session, Until};
-use super::failure;
+use super::failure::{self, Busy};
 use super::registry::Census;
 use super::reply_size::WORTH_A_LOOK;
 use super::worker::State;
-use crate::backend::{Conn, Marks, Mode, Ticket};
+use crate::backend::{Conn, Kind, Marks, Mode, Ticket};
 use crate::command::{Class, CommandId};
 use crate::metrics::CloseReason;
 
@@ -466,6 +466,8 @@ impl crate::backend::Sink for SessionSink<'_> {
     fn lost(&mut self, entry: &crate::backend::Entry) {
         let text: &[u8] = if entry.marks.any(Marks::SILENT) {
             &[]
+        } else if entry.marks.any(Marks::REFUSED) {
+            Busy::of(entry.command).reply(entry.marks)
         } else {
             failure::OUTCOME_UNKNOWN
         };
@@ -500,6 +502,14 @@ impl State {
         };
         let outcome = conn.receive(bytes, sink.now, &mut sink);
         sink.end_corrected();
+        let (now, gate_index) = (sink.now, conn.admission);
+        let answered = std::mem::take(&mut conn.answered);
+        let mut has_line = false;
+        if let (Kind::Shared, Some(front)) = (conn.kind, self.gates.get_mut(gate_index as usize)) {
+            let gate = &mut front.gate;
+            gate.answered(answered.count, answered.heavy, answered.newest, now);
+            has_line = gate.has_line();
+        }
         self.recount_conn_memory(index);
         for (entry, reply) in inspect {
             self.inspect(&entry, &reply);
@@ -509,7 +519,12 @@ impl State {
         }
         match outcome {
             Err(broken) => self.conn_lost(index, &broken),
-            Ok(()) => self.retire_if_quiet(index),
+            Ok(()) => {
+                if has_line {
+                    self.pump(gate_index);
+                }
+                self.retire_if_quiet(index);
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::admit::Episode;
 use super::client_line::ClientView;
 use super::door::Door;
 use super::fail_open::FailOpen;
@@ -35,6 +36,8 @@ pub struct Route {
     settings: ArcSwap<config::Route>,
     /// The nodes behind it.
     pub deployment: Arc<Deployment>,
+    /// Whether workers refuse commands because a node has too much to do.
+    pub overloaded: Episode,
     /// What each worker counts on it.
     pub metrics: Vec<Arc<WorkerMetrics>>,
     /// How many are subscribed to what, beside what the node knows.
@@ -276,6 +279,7 @@ impl Proxy {
                         .doors()
                         .map(|listener| Arc::new(Door::new(&route.name, listener, &journal)))
                         .collect(),
+                    overloaded: Episode::default(),
                     full: Default::default(),
                     fail_open: FailOpen::default(),
                     settings: ArcSwap::new(settings),

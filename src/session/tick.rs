@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::access::AccessRule;
 use super::client::{Flags, Lease, NONE, Transaction, Until};
-use super::failure::{self, Failure};
+use super::failure::{self, Busy, Failure};
 use super::worker::State;
 use crate::admission::ClientPermit;
 use crate::admission::Tally;
@@ -32,6 +32,7 @@ impl State {
         for index in self.conn_indices() {
             self.tick_conn(index);
         }
+        self.tick_gates();
         self.tick_sessions();
         self.tick_feeds();
         self.measure_queues();
@@ -56,6 +57,7 @@ impl State {
                     Io::Socket(_) => in_flight += conn.in_flight.len() as i64,
                 }
             }
+            waiting += self.measure_gates(route);
             front.metrics.commands_in_flight.set(in_flight);
             front.metrics.commands_waiting.set(waiting);
         }
@@ -100,6 +102,7 @@ impl State {
         for ticket in tickets {
             self.guard(ticket);
         }
+        self.renew_gates();
     }
 
     fn conn_indices(&self) -> Vec<u32> {
@@ -212,6 +215,23 @@ impl State {
         }
         if unsent {
             self.conns[index as usize].drop_answered();
+            self.tell_lost_in_front(index);
+        }
+    }
+
+    /// Answers those that only wait for their turn to be told that their command was lost or
+    /// refused, and whose turn has come without a reply.
+    fn tell_lost_in_front(&mut self, index: u32) {
+        while let Some(conn) = self.conns.get_mut(index as usize)
+            && let Some(entry) = conn.in_flight.front().copied()
+            && entry.marks.any(Marks::LOST)
+        {
+            conn.in_flight.pop_front();
+            let text = match entry.marks.any(Marks::REFUSED) {
+                true => Busy::of(entry.command).reply(entry.marks),
+                false => failure::OUTCOME_UNKNOWN,
+            };
+            self.settle_entry(&entry, text);
         }
     }
 

@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
 use super::access::AccessRule;
+use super::admit::NodeGate;
 use super::client::{Flags, HALTED, Session};
 use super::feed::Fanout;
 use super::lanes::Lane;
@@ -89,6 +90,7 @@ pub struct State {
     pub(super) conn_generation: u32,
     pub(super) lanes: Slab<Lane>,
     pub(super) lane_index: HashMap<(u16, NodeId, Partition), u32>,
+    pub(super) gates: Slab<NodeGate>,
     pub(super) links: Slab<Link>,
     pub(super) link_index: HashMap<(usize, u32, u32), u32>,
     /// Sessions that can go on with what is in their input.
@@ -184,6 +186,7 @@ impl Worker {
                 conn_generation: 0,
                 lanes: Slab::new(),
                 lane_index: HashMap::new(),
+                gates: Slab::new(),
                 links: Slab::new(),
                 link_index: HashMap::new(),
                 ready: Vec::new(),

@@ -44,6 +44,7 @@ impl Conn {
                 return Err(Broken::Unasked);
             };
             *acknowledged += entry.len as usize;
+            self.count(&entry);
             if entry.marks.any(SPECIAL) || self.head_started || !self.carry.is_empty() {
                 run.end(input, sink);
                 self.deliver_special(&entry, &input[position..end], sink);
@@ -61,6 +62,17 @@ impl Conn {
             }
         }
         Ok(())
+    }
+
+    #[inline]
+    fn count(&mut self, entry: &Entry) {
+        let heavy = entry.marks.any(Marks::HEAVY);
+        self.answered.count += 1;
+        self.answered.heavy += u32::from(heavy);
+        // Of what came over a link the worker that it came from knows when it arrived.
+        if !entry.marks.any(Marks::HEAVY.with(Marks::LINK)) {
+            self.answered.newest = self.answered.newest.max(entry.at);
+        }
     }
 
     /// Tells the callers at the front whose commands were lost with an earlier

@@ -1,6 +1,6 @@
 //! `[route.NAME]`: one front with the Redis behind it.
 
-use super::{Access, Auth, Backend, Clients, Health, Limit, Listener, Timeouts};
+use super::{Access, Auth, Backend, Clients, Health, Limit, Listener, Overload, Timeouts};
 use crate::config::definition::section;
 use crate::config::kind::{Listen, ListenAddress};
 
@@ -36,6 +36,8 @@ section! {
         timeouts: Timeouts;
         /// When Redis counts as sick.
         health: Health;
+        /// How much Redis is given to do.
+        overload: Overload;
     }
 }
 

@@ -15,6 +15,7 @@ mod cpu;
 mod crowd;
 mod idle;
 mod open;
+mod overload;
 mod request;
 mod socket;
 mod storm;
@@ -35,6 +36,8 @@ enum Mode {
     Closed(closed::Arguments),
     /// Requests are due at fixed times whatever happens; latency counts from then.
     Open(open::Arguments),
+    /// An open loop of requests that take the server a while each, in phases.
+    Overload(overload::Arguments),
     /// Clients that ask once and then stay, until standard input ends.
     Idle(idle::Arguments),
     /// Clients that connect, ask once and leave.
@@ -51,6 +54,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let result = match Arguments::parse().mode {
         Mode::Closed(arguments) => closed::run(&arguments)?,
         Mode::Open(arguments) => open::run(&arguments)?,
+        Mode::Overload(arguments) => overload::run(&arguments)?,
         Mode::Idle(arguments) => idle::run(&arguments)?,
         Mode::Storm(arguments) => storm::run(&arguments)?,
         Mode::Crowd(arguments) => crowd::run(&arguments)?,

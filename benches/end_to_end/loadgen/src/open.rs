@@ -177,7 +177,7 @@ impl Client {
 
 /// A timer that becomes readable once every `period`. Polling takes its timeout in
 /// milliseconds, which at 20,000 requests a second is twenty requests.
-fn periodic_timer(period: Duration) -> io::Result<OwnedFd> {
+pub fn periodic_timer(period: Duration) -> io::Result<OwnedFd> {
     let flags = libc::TFD_NONBLOCK | libc::TFD_CLOEXEC;
     // SAFETY: no pointers; the result is checked.
     let descriptor = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) };
@@ -205,7 +205,7 @@ fn periodic_timer(period: Duration) -> io::Result<OwnedFd> {
 }
 
 /// Makes the timer wait for its next period.
-fn drain(timer: &OwnedFd) {
+pub fn drain(timer: &OwnedFd) {
     let mut expirations = [0u8; 8];
     // SAFETY: reads at most eight bytes into eight bytes. That there is nothing to read is fine.
     unsafe {
