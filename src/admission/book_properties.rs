@@ -224,6 +224,7 @@ fn with<R>(person: &Person, visit: impl FnOnce(&Who<'_>) -> R) -> R {
         listener: 0,
         user: user.as_ref().map(|user| user.as_bytes()),
         name: name.as_bytes(),
+        certificate: &[],
     })
 }
 

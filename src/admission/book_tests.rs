@@ -66,6 +66,7 @@ fn from(address: &str) -> Who<'static> {
         listener: 0,
         user: Some(b"default"),
         name: b"",
+        certificate: &[],
     }
 }
 

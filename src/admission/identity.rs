@@ -20,6 +20,9 @@ pub struct Who<'a> {
     pub user: Option<&'a [u8]>,
     /// The name that it gave itself; empty for none.
     pub name: &'a [u8],
+    /// The names in the certificate that it has shown and that was found good, the one that
+    /// stands for it first; none without one. Known from the start, and for certain.
+    pub certificate: &'a [Box<str>],
 }
 
 /// What those have in common who are counted together under one rule.
@@ -31,6 +34,8 @@ pub enum Key {
     User(Box<[u8]>),
     /// A client name.
     Name(Box<[u8]>),
+    /// The name in a certificate.
+    Certificate(Box<[u8]>),
     /// That the rule is about them.
     All,
     /// That there was no room for an account of their own.
@@ -41,7 +46,7 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Key::Address(network) => network.fmt(f),
-            Key::User(name) | Key::Name(name) => shown(name).fmt(f),
+            Key::User(name) | Key::Name(name) | Key::Certificate(name) => shown(name).fmt(f),
             Key::All => f.write_str("all"),
             Key::Others => f.write_str("others"),
         }

@@ -38,6 +38,7 @@ pub struct Rule {
     networks: Vec<Network>,
     users: Vec<String>,
     names: Vec<String>,
+    certificates: Vec<String>,
     listeners: Vec<u16>,
 }
 
@@ -83,6 +84,7 @@ impl RuleSet {
                 networks: limit.networks.clone(),
                 users: limit.users.clone(),
                 names: limit.client_names.clone(),
+                certificates: limit.certificates.clone(),
                 listeners: listen
                     .iter()
                     .enumerate()
@@ -184,6 +186,8 @@ impl RuleSet {
             // Who has no name is not counted by it.
             Per::Name if who.name.is_empty() => return None,
             Per::Name => Key::Name(who.name.into()),
+            // Nor is who has shown none by its certificate.
+            Per::Certificate => Key::Certificate(who.certificate.first()?.as_bytes().into()),
             Per::Rule => Key::All,
         })
     }
@@ -201,6 +205,7 @@ impl Rule {
             networks: Vec::new(),
             users: Vec::new(),
             names: Vec::new(),
+            certificates: Vec::new(),
             listeners: Vec::new(),
         }
     }
@@ -222,6 +227,15 @@ impl Rule {
         let network = |network: &Network| network.contains(who.address);
         (self.networks.is_empty() || self.networks.iter().any(network))
             && (self.listeners.is_empty() || self.listeners.contains(&who.listener))
+            && self.is_certified(who)
+    }
+
+    fn is_certified(&self, who: &Who<'_>) -> bool {
+        let is_of = |pattern: &String| {
+            let mut names = who.certificate.iter();
+            names.any(|name| matches(pattern, name.as_bytes()))
+        };
+        self.certificates.is_empty() || self.certificates.iter().any(is_of)
     }
 
     fn is_user(&self, who: &Who<'_>) -> bool {
@@ -240,6 +254,7 @@ impl Rule {
             && self.networks == other.networks
             && self.users == other.users
             && self.names == other.names
+            && self.certificates == other.certificates
             && self.listeners == other.listeners
     }
 }

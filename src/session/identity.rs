@@ -10,6 +10,7 @@ use crate::backend::Ticket;
 use crate::command::{Class, Local};
 use crate::metrics::{CloseReason, RefusedReason};
 use crate::net::Peer;
+use crate::net::tls::TlsIdentity;
 
 /// The user of a client that has not said who it is and need not.
 const DEFAULT_USER: &[u8] = b"default";
@@ -28,8 +29,13 @@ impl Session {
                 user => Some(user),
             },
             name: extra.map_or(&[][..], |extra| &extra.name),
+            certificate: certified(extra.and_then(|extra| extra.tls_identity.as_deref())),
         }
     }
+}
+
+fn certified(identity: Option<&TlsIdentity>) -> &[Box<str>] {
+    identity.map_or(&[][..], TlsIdentity::names)
 }
 
 impl State {
@@ -40,12 +46,14 @@ impl State {
         peer: &Peer,
         listener: u16,
         is_locked_out: bool,
+        tls_identity: Option<&TlsIdentity>,
     ) -> Result<ClientPermit, NoPlace> {
         let who = Who {
             address: peer.ip(),
             listener,
             user: (!is_locked_out).then_some(DEFAULT_USER),
             name: b"",
+            certificate: certified(tls_identity),
         };
         let entered = self.proxy.limits.enter(route, &who, self.clock.now());
         entered.inspect_err(|no_place| self.count_refused(route, no_place))

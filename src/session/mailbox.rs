@@ -95,11 +95,16 @@ impl State {
         let front = &self.fronts[route as usize];
         let metrics = front.metrics.clone();
         let is_locked_out = starts_locked_out(&front.node, front.config.auth.mode);
-        let (permit, may_be_kept_a_place) =
-            match self.find_place(route, &peer, listener, is_locked_out) {
-                Ok(permit) => (Some(permit), false),
-                Err(no_place) => (None, no_place.may_be_kept_a_place),
-            };
+        let (permit, may_be_kept_a_place) = match self.find_place(
+            route,
+            &peer,
+            listener,
+            is_locked_out,
+            tls_identity.as_deref(),
+        ) {
+            Ok(permit) => (Some(permit), false),
+            Err(no_place) => (None, no_place.may_be_kept_a_place),
+        };
         if permit.is_none() && self.refused_now >= self.refused_max() {
             // No time for manners: told unasked, as Redis does it, and closed. A new
             // socket takes this much at once, and one that does not is gone already.

@@ -76,6 +76,7 @@ fn every_line_of_the_reference_can_be_uncommented() {
         ],
         users: vec!["batch*".to_owned()],
         client_names: vec!["batch-*".to_owned(), "report-?".to_owned()],
+        certificates: vec!["*.batch.internal".to_owned()],
         listeners: route.listen.clone(),
         ..Limit::default()
     }];

@@ -329,3 +329,50 @@ fn a_listener_for_everybody_takes_both() {
         crate::support::RawClient::connect(to).expect_command(&["PING"], "+PONG\r\n");
     }
 }
+
+/// Who a client is by its certificate decides what it may take.
+#[test]
+fn certificates_can_be_limited() {
+    let (redis, authority, port) = (RedisServer::start(), Authority::new(), ReservedPort::new());
+    let server = authority.sign("server", &["localhost"]);
+    let settings = format!(
+        "{}tls_client_ca = {:?}
+         [route.main.limits.jobs]
+         certificates = \"*.jobs.internal\"
+         per = \"certificate\"
+         max_clients = 2",
+        tls(&[&server]),
+        authority.file()
+    );
+    let weir = weir(&redis, &port, &settings);
+    let named =
+        |file: &str, names: &[&str]| config(&authority.file(), Some(&authority.sign(file, names)));
+    let (first, second) = (
+        named("first", &["first", "first.jobs.internal"]),
+        named("second", &["second", "second.jobs.internal"]),
+    );
+    let other = named("other", &["other.internal"]);
+    let connect = |config| {
+        let mut client = over_tls(port.address(), config, "localhost").unwrap();
+        let reply = client.text(&["PING"]);
+        (client, reply)
+    };
+    let mut kept = Vec::new();
+    for config in [&first, &first, &second, &second, &other, &other, &other] {
+        let (client, reply) = connect(config);
+        assert_eq!(reply, "+PONG\r\n");
+        kept.push(client);
+    }
+    for config in [&first, &second] {
+        assert_eq!(connect(config).1, "-ERR max number of clients reached\r\n");
+    }
+    assert_eq!(
+        weir.metric("weir_limit_refused_total", &["limit=\"jobs\""]),
+        2.0
+    );
+    // RESET forgets who the client said it is, and not what its certificate says.
+    kept[0].expect_command(&["RESET"], "+RESET\r\n");
+    assert_eq!(connect(&first).1, "-ERR max number of clients reached\r\n");
+    drop(kept);
+    wait_until("there is room", || connect(&first).1 == "+PONG\r\n");
+}

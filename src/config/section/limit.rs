@@ -13,13 +13,15 @@ pub enum Per {
     User,
     /// Those that gave themselves the same name.
     Name,
+    /// Those that showed certificates with the same first name.
+    Certificate,
     /// All of them.
     Rule,
 }
 
 section! {
     /// A rule for some of a route's clients. It is about the clients that match all of
-    /// `networks`, `users`, `client_names` and `listeners` that are given, and every rule that
+    /// `networks`, `users`, `client_names`, `certificates` and `listeners` that are given, and every rule that
     /// a client matches holds. User and name are known once the client has said them; its
     /// place is then counted anew, and where there is none its next command is refused.
     /// docs/LIMITS.md tells more.
@@ -38,16 +40,24 @@ section! {
         client_names: Vec<String> = Patterns,
             default none, example ["batch-*", "report-?"], changes Live;
 
+        /// Names in the certificates that clients show on a listener with TLS: common names, and
+        /// alternative ones of DNS, URIs and mail. Nobody can take a name that the authority
+        /// (`tls_client_ca`) has not given it.
+        certificates: Vec<String> = Patterns,
+            default none, example "*.batch.internal", changes Live;
+
         /// Listeners of the route, by their addresses as written, that the clients come in through.
         listeners: Vec<ListenAddress> = Listen,
             default none, example "127.0.0.1:6380", changes Live;
 
         /// Who is counted together: "address" gives each source address as much as the rule
-        /// says, "user" each user, "name" each client name, "rule" gives it to all of them together.
+        /// says, "user" each user, "name" each client name, "certificate" each certificate by
+        /// its common name (or the first of the others), "rule" gives it to all of them together.
         per: Per = Choice(&[
             ("address", Per::Address),
             ("user", Per::User),
             ("name", Per::Name),
+            ("certificate", Per::Certificate),
             ("rule", Per::Rule),
         ]),
             default "address", changes Live;

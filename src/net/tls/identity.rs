@@ -12,12 +12,11 @@ const NAME_LEN_MAX: usize = 256;
 
 /// What a certificate that was found good says of its owner. Only of one: nothing else
 /// stands for who somebody is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsIdentity {
-    /// The subject's common name (CN).
-    pub common_name: Option<Box<str>>,
-    /// The alternative names: of DNS, URIs (such as SPIFFE's) and addresses of mail.
-    pub names: Box<[Box<str>]>,
+    /// Its names, never none: the common name (CN) if there is one, then the alternative
+    /// ones: of DNS, URIs (such as SPIFFE's) and addresses of mail.
+    names: Box<[Box<str>]>,
 }
 
 impl TlsIdentity {
@@ -38,33 +37,20 @@ impl TlsIdentity {
             }
             _ => None,
         });
-        let names: Box<[Box<str>]> = names.take(NAMES_MAX).collect();
-        if common_name.is_none() && names.is_empty() {
-            return None;
-        }
-        Some(TlsIdentity { common_name, names })
+        let all = common_name.into_iter().chain(names).take(NAMES_MAX);
+        let names: Box<[Box<str>]> = all.collect();
+        (!names.is_empty()).then_some(TlsIdentity { names })
     }
 
-    /// Whether it goes by this name, whichever kind of name that is.
-    pub fn is(&self, name: &str) -> bool {
-        self.all().any(|own| own == name)
-    }
-
-    /// Every name, the common one first.
-    pub fn all(&self) -> impl Iterator<Item = &str> {
-        let names = self.common_name.iter().chain(&self.names);
-        names.map(|name| &**name)
-    }
-
-    /// The name that stands for it: the common one, or the first of the others.
-    pub fn name(&self) -> &str {
-        self.all().next().unwrap_or_default()
+    /// All its names; the first is the one that stands for it.
+    pub fn names(&self) -> &[Box<str>] {
+        &self.names
     }
 }
 
 impl fmt::Display for TlsIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(&self.names[0])
     }
 }
 
@@ -94,8 +80,7 @@ mod tests {
             SanType::IpAddress("10.0.0.1".parse().unwrap()),
         ];
         let identity = TlsIdentity::of(&certificate(Some("app"), names)).unwrap();
-        assert_eq!(identity.common_name.as_deref(), Some("app"));
-        let all: Vec<&str> = identity.all().collect();
+        let all: Vec<&str> = identity.names().iter().map(|name| &**name).collect();
         assert_eq!(
             all,
             [
@@ -105,7 +90,6 @@ mod tests {
                 "app@weir.example"
             ]
         );
-        assert!(identity.is("spiffe://weir/app") && !identity.is("10.0.0.1"));
         assert_eq!(identity.to_string(), "app");
     }
 
