@@ -1,7 +1,8 @@
 //! What is told about limits on clients: each rule's numbers, what it counts and whom it
-//! refused. As many series as there are rules, whoever connects.
+//! refused. As many series as there are rules and a few who
+//! hold the most, whoever connects.
 
-use crate::admission::{Limits, NoRoom, Rule};
+use crate::admission::{Limits, NoRoom, Rule, TopIdentity};
 use crate::metrics::{Exposition, Kind};
 
 /// What one family tells of a rule.
@@ -54,6 +55,7 @@ pub fn expose_limits(limits: &Limits, out: &mut Exposition) {
             out.sample(&labels, rule.tally.refused(why));
         }
     });
+    expose_identities(limits, out);
     out.family(
         "weir_clients_kept",
         "Places for clients that are free and kept for the clients of some rules.",
@@ -63,6 +65,84 @@ pub fn expose_limits(limits: &Limits, out: &mut Exposition) {
         out.sample(&[("route", route)], limits.route_kept(index) as u64);
     }
 }
+
+/// So many are shown of those who hold the most connections, and of those who were refused
+/// most: a bounded number of series at any time.
+const SHOWN: usize = 10;
+
+fn expose_identities(limits: &Limits, out: &mut Exposition) {
+    let top = limits.top(SHOWN);
+    let idle = |top: &TopIdentity| top.idle.map(|ages| ages.oldest.as_secs_f64());
+    let families: [Family; 4] = [
+        (
+            "weir_identity_clients",
+            "Connections of those who hold the most or were refused most: by address, and by \
+             user and name where a rule counts by them.",
+            Kind::Gauge,
+            &|top| Some(top.clients as f64),
+        ),
+        (
+            "weir_identity_max_clients",
+            "How many connections these may have; 0 for no ceiling.",
+            Kind::Gauge,
+            &|top| Some(top.max_clients as f64),
+        ),
+        (
+            "weir_identity_refused_total",
+            "Connections that these were refused.",
+            Kind::Counter,
+            &|top| Some(top.refused as f64),
+        ),
+        (
+            "weir_identity_idle_oldest_seconds",
+            "How long the longest idle connection of these has been so.",
+            Kind::Gauge,
+            &idle,
+        ),
+    ];
+    for (name, help, kind, value) in families {
+        out.family(name, help, kind);
+        for of in &top {
+            let labels = [
+                ("route", &*of.route),
+                ("limit", &*of.limit),
+                ("identity", &*of.identity),
+            ];
+            if let Some(value) = value(of) {
+                out.sample(&labels, value);
+            }
+        }
+    }
+    out.family(
+        "weir_identity_clients_growth",
+        "How many connections these have more than so long ago.",
+        Kind::Gauge,
+    );
+    for of in &top {
+        let windows = [
+            ("1m", of.grown.one_minute),
+            ("10m", of.grown.ten_minutes),
+            ("1h", of.grown.one_hour),
+        ];
+        for (window, grown) in windows {
+            let labels = [
+                ("route", &*of.route),
+                ("limit", &*of.limit),
+                ("identity", &*of.identity),
+                ("window", window),
+            ];
+            out.sample(&labels, grown);
+        }
+    }
+}
+
+/// Name, help, kind and what it tells of one.
+type Family<'f> = (
+    &'static str,
+    &'static str,
+    Kind,
+    &'f dyn Fn(&TopIdentity) -> Option<f64>,
+);
 
 fn for_each_rule(limits: &Limits, mut visit: impl FnMut(&str, &Rule)) {
     for (index, route) in limits.routes() {

@@ -14,11 +14,15 @@ use crate::session::{Proxy, Route};
 /// How often a sample is taken: the finest resolution of the record.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// How often it is noted who holds how many connections.
+const IDENTITIES_EVERY: Duration = Duration::from_secs(10);
+
 /// Records until told to stop.
 pub async fn record(proxy: Arc<Proxy>, mut stop: watch::Receiver<bool>) {
     let mut recorder = Recorder::new(&proxy);
     let mut interval = tokio::time::interval(EVERY);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tokio::task::spawn_local(look_at_identities(proxy.clone(), stop.clone()));
     loop {
         tokio::select! {
             _ = stop.changed() => return,
@@ -26,9 +30,19 @@ pub async fn record(proxy: Arc<Proxy>, mut stop: watch::Receiver<bool>) {
         }
         let sample = recorder.sample(&proxy);
         proxy.journal.samples().add(sample);
-        for (index, route) in proxy.routes.iter().enumerate() {
-            route.look_for_room(index as u16, &proxy.limits, &proxy.journal);
+        proxy.watch_limits();
+    }
+}
+
+async fn look_at_identities(proxy: Arc<Proxy>, mut stop: watch::Receiver<bool>) {
+    let mut interval = tokio::time::interval(IDENTITIES_EVERY);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = stop.changed() => return,
+            _ = interval.tick() => {}
         }
+        proxy.look_at_identities().await;
     }
 }
 

@@ -18,6 +18,9 @@ use super::identity::{Group, Key, RuleTally, Who};
 use super::rules::{Rule, RuleSet};
 use super::token_bucket::TokenBucket;
 
+/// Of more who reach a limit of a rule at once, the others are told later, or not.
+const TO_TELL_MAX: usize = 64;
+
 /// Why there is no place for a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum NoRoom {
@@ -55,16 +58,27 @@ impl NoRoom {
     }
 }
 
-/// A refusal.
+/// There is no place for a client. It is a refusal only if nobody makes room.
 #[derive(Clone, Debug)]
 pub struct NoPlace {
     /// Why.
     pub why: NoRoom,
+    /// The account of its address.
+    pub address: Arc<Group>,
     /// The clients that it would have been counted with by the limit that was reached; by
     /// its address where that is no rule's.
     pub group: Arc<Group>,
     /// A place is kept for somebody who it may yet turn out to be.
     pub may_be_kept_a_place: bool,
+}
+
+/// Whether a client that asks for a place counts for the rate at which clients come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rate {
+    /// It has just come.
+    Counts,
+    /// It asks again.
+    CountedBefore,
 }
 
 /// One client's place in the account.
@@ -141,6 +155,8 @@ pub struct Book {
     groups_max: usize,
     /// Accounts that had no client when they were put here, the first to be given up first.
     empty: VecDeque<Arc<Group>>,
+    /// Those that a rule refused somebody of, and nobody has been told yet.
+    pub(super) to_tell: Vec<(Arc<Group>, NoRoom)>,
     tallies: Vec<Arc<RuleTally>>,
     next_tally: u32,
 }
@@ -154,6 +170,7 @@ impl Book {
             groups: HashMap::with_hasher(DefaultHashBuilder::default()),
             groups_max: groups_max.max(1),
             empty: VecDeque::new(),
+            to_tell: Vec::new(),
             tallies: Vec::new(),
             next_tally: 0,
         }
@@ -216,8 +233,7 @@ impl Book {
         self.empty.retain(|group| known.contains(&group.rule.id));
     }
 
-    /// Gives a client a place, or says why there is none. What is refused is counted where
-    /// it was refused and for the client's address.
+    /// Gives a client a place, or says why there is none.
     ///
     /// # Errors
     /// The first limit that leaves no room.
@@ -226,11 +242,12 @@ impl Book {
         route: u16,
         rules: &RuleSet,
         who: &Who<'_>,
+        rate: Rate,
         now: u64,
     ) -> Result<Place, NoPlace> {
         let about = rules.about(who);
         let groups = self.groups_of(&about, now);
-        self.look_for_room(route, &about, &groups, &[], now)
+        self.look_for_room(route, &about, &groups, (&[], rate), now)
             .map_err(|(why, at)| self.refuse(rules, who, &groups, why, at))?;
         Ok(self.take(route, rules, (who, &about), groups, &[]))
     }
@@ -258,8 +275,14 @@ impl Book {
         }
         self.leave(place);
         if place.shape == rules.shape {
-            self.look_for_room(place.route, &about, &groups, &place.groups, now)
-                .map_err(|(why, at)| self.refuse(rules, who, &groups, why, at))?;
+            self.look_for_room(
+                place.route,
+                &about,
+                &groups,
+                (&place.groups, Rate::Counts),
+                now,
+            )
+            .map_err(|(why, at)| self.refuse(rules, who, &groups, why, at))?;
         }
         *place = self.take(place.route, rules, (who, &about), groups, &place.groups);
         Ok(())
@@ -274,14 +297,10 @@ impl Book {
         at: Option<usize>,
     ) -> NoPlace {
         let group = &groups[at.unwrap_or(0)];
-        group.rule.count_refused(why);
-        group.count_refused(why);
-        if at.is_some_and(|at| at != 0) {
-            groups[0].count_refused(why);
-        }
         groups.iter().for_each(|group| self.note_if_empty(group));
         NoPlace {
             why,
+            address: groups[0].clone(),
             group: group.clone(),
             may_be_kept_a_place: why == NoRoom::Kept && rules.may_be_kept_a_place(who),
         }
@@ -314,6 +333,45 @@ impl Book {
         }
     }
 
+    /// Somebody is refused: counted where it was refused and for its address.
+    pub fn count_refused(&mut self, no_place: &NoPlace) {
+        let NoPlace {
+            why,
+            address,
+            group,
+            ..
+        } = no_place;
+        group.rule.count_refused(*why);
+        group.count_refused(*why);
+        if !Arc::ptr_eq(group, address) {
+            address.count_refused(*why);
+            if self.to_tell.len() < TO_TELL_MAX && group.is_told.set() {
+                self.to_tell.push((group.clone(), *why));
+            }
+        }
+    }
+
+    /// A client gives its place to another, which may be of another route.
+    ///
+    /// # Errors
+    /// There is still no place for that one. The first one's has been given back.
+    pub fn hand_over(
+        &mut self,
+        place: &Place,
+        route: u16,
+        rules: &RuleSet,
+        who: &Who<'_>,
+        now: u64,
+    ) -> Result<Place, NoPlace> {
+        self.leave(place);
+        self.enter(route, rules, who, Rate::CountedBefore, now)
+    }
+
+    /// Every account.
+    pub fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        self.groups.values()
+    }
+
     /// Takes a client's place back.
     pub fn leave(&mut self, place: &Place) {
         for group in &place.groups {
@@ -336,7 +394,7 @@ impl Book {
         route: u16,
         about: &[(&Rule, Key)],
         groups: &[Arc<Group>],
-        had: &[Arc<Group>],
+        (had, counts): (&[Arc<Group>], Rate),
         now: u64,
     ) -> Result<(), (NoRoom, Option<usize>)> {
         let rules = about.iter().map(|(rule, _)| *rule).zip(groups);
@@ -351,7 +409,7 @@ impl Book {
         }
         for (at, (rule, group)) in &news {
             let (rate, burst) = (rule.accept_rate, rule.accept_burst);
-            if rate > 0.0 && !group.take_accept(rate, burst, now) {
+            if counts == Rate::Counts && rate > 0.0 && !group.take_accept(rate, burst, now) {
                 return Err((NoRoom::Rate, Some(*at)));
             }
         }

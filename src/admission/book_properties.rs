@@ -125,7 +125,9 @@ impl World {
                     .iter()
                     .map(|(place, _)| place.groups.len())
                     .collect();
-                let entered = with(&person, |who| self.book.enter(0, &self.rules, who, 0));
+                let entered = with(&person, |who| {
+                    self.book.enter(0, &self.rules, who, Rate::Counts, 0)
+                });
                 match entered {
                     Ok(place) => {
                         assert!(self.book.process.taken() <= self.max);

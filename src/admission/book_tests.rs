@@ -29,8 +29,11 @@ impl World {
     }
 
     fn enter_at(&mut self, who: &Who<'_>, now: u64) -> Result<Place, NoRoom> {
-        let entered = self.book.enter(0, &self.rules, who, now);
-        entered.map_err(|no_place| no_place.why)
+        let entered = self.book.enter(0, &self.rules, who, Rate::Counts, now);
+        entered.map_err(|no_place| {
+            self.book.count_refused(&no_place);
+            no_place.why
+        })
     }
 
     fn change(&mut self, place: &mut Place, who: &Who<'_>) -> Result<(), NoRoom> {
@@ -150,13 +153,19 @@ fn operators_have_a_way_in_and_no_limit() {
         ..from("10.0.0.3")
     };
     // Who has to log in may turn out to be an operator; who is somebody already is not one.
-    let no_place = world.book.enter(0, &world.rules, &unknown, 0).unwrap_err();
+    let no_place = world
+        .book
+        .enter(0, &world.rules, &unknown, Rate::Counts, 0)
+        .unwrap_err();
     assert_eq!(
         (no_place.why, no_place.may_be_kept_a_place),
         (NoRoom::Kept, true)
     );
     let known = from("10.0.0.3");
-    let no_place = world.book.enter(0, &world.rules, &known, 0).unwrap_err();
+    let no_place = world
+        .book
+        .enter(0, &world.rules, &known, Rate::Counts, 0)
+        .unwrap_err();
     assert!(!no_place.may_be_kept_a_place);
     let admin = Who {
         user: Some(b"admin"),

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering:
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::book::NoRoom;
+use super::growth::Growth;
 use super::token_bucket::TokenBucket;
 use crate::config::Network;
+use crate::metrics::Latch;
 
 /// What is known of a client. User and name come late: a client says them, or never does.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +76,10 @@ pub struct Group {
     accepts: Mutex<TokenBucket>,
     /// It stands in the book's queue of accounts that were found empty.
     pub(super) queued: AtomicBool,
+    /// That a limit of the rule refuses its clients has been told, or is about to be.
+    pub(super) is_told: Latch,
+    /// How many clients it had before.
+    pub(super) growth: Mutex<Growth>,
 }
 
 impl Group {
@@ -86,6 +92,8 @@ impl Group {
             refused: Refused::default(),
             accepts: Mutex::new(accepts),
             queued: AtomicBool::new(false),
+            is_told: Latch::default(),
+            growth: Mutex::default(),
         })
     }
 
@@ -174,6 +182,11 @@ impl RuleTally {
     pub fn unmet(&self) -> usize {
         let sharers = self.sharers.load(Relaxed);
         self.guaranteed.load(Relaxed).saturating_sub(sharers)
+    }
+
+    /// Whether one of its clients can go without the rule's share being asked for.
+    pub fn can_spare(&self) -> bool {
+        self.sharers.load(Relaxed) > self.guaranteed.load(Relaxed)
     }
 
     pub(super) fn enter(&self) {

@@ -6,9 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::book::{Book, NoPlace, Place, Pool};
-use super::identity::{Group, Who};
+use super::book::{Book, NoPlace, NoRoom, Place, Pool, Rate};
+use super::identity::{Group, RuleTally, Who};
+use super::room::{Board, Offer};
 use super::rules::RuleSet;
+use super::top::{self, IdleAges, TopIdentity};
+use super::watch::{Notice, Watch};
 use crate::config::{Clients, Config, Limit, ListenAddress};
 
 /// The limits of one process. Everything in them can be changed while it runs.
@@ -19,6 +22,10 @@ pub struct Limits {
     routes: Vec<Route>,
     /// What the rules are made from; whoever changes them holds it.
     settings: Mutex<Settings>,
+    board: Mutex<Board>,
+    watch: Mutex<Watch>,
+    /// How long the connections of those who hold the most have been idle.
+    ages: Mutex<Vec<(Arc<Group>, IdleAges)>>,
 }
 
 #[derive(Debug)]
@@ -112,7 +119,7 @@ const NUMBER_MAX: u64 = 1_000_000;
 
 impl Limits {
     /// The limits that the configuration sets.
-    pub fn new(config: &Config) -> Arc<Limits> {
+    pub fn new(config: &Config, workers: usize) -> Arc<Limits> {
         let settings = Settings::of(config);
         let maxes = settings
             .routes
@@ -141,6 +148,9 @@ impl Limits {
             book: Mutex::new(book),
             routes,
             settings: Mutex::new(settings),
+            board: Mutex::new(Board::new(workers)),
+            watch: Mutex::default(),
+            ages: Mutex::default(),
         })
     }
 
@@ -196,8 +206,121 @@ impl Limits {
         who: &Who<'_>,
         now: u64,
     ) -> Result<ClientPermit, NoPlace> {
-        let place = self.book().enter(route, &self.rules(route), who, now)?;
+        let rules = self.rules(route);
+        let place = self.book().enter(route, &rules, who, Rate::Counts, now)?;
         Ok(ClientPermit::new(self, place))
+    }
+
+    /// The same for a client that asks again and whose coming has been counted.
+    ///
+    /// # Errors
+    /// The limit that leaves no room.
+    pub fn enter_again(
+        self: &Arc<Self>,
+        route: u16,
+        who: &Who<'_>,
+        now: u64,
+    ) -> Result<ClientPermit, NoPlace> {
+        let rules = self.rules(route);
+        let entered = self
+            .book()
+            .enter(route, &rules, who, Rate::CountedBefore, now);
+        Ok(ClientPermit::new(self, entered?))
+    }
+
+    /// Somebody for whom there was no place is refused.
+    pub fn count_refused(&self, no_place: &NoPlace) {
+        self.book().count_refused(no_place);
+    }
+
+    /// The share of the places that are taken: of the route's or of the process's, whatever
+    /// is more.
+    pub fn used(&self, route: u16) -> (usize, usize) {
+        let own = &self.routes[route as usize].pool;
+        let (process, own) = (
+            (self.process.taken(), self.process.max()),
+            (own.taken(), own.max()),
+        );
+        match process.0 * own.1 > own.0 * process.1 {
+            true => process,
+            false => own,
+        }
+    }
+
+    /// Whether places are getting scarce, so that workers should make offers.
+    pub fn wants_offers(&self, route: u16) -> bool {
+        let (taken, max) = self.used(route);
+        taken * 2 >= max
+    }
+
+    /// The clients of a worker that may be closed to make room, in place of those offered
+    /// before.
+    pub fn offer(&self, worker: usize, offers: Vec<Offer>) {
+        lock(&self.board).offer(worker, offers);
+    }
+
+    /// Whom to close so that there is a place: which worker's, and which. `None` if nobody is
+    /// to make room for this one.
+    pub fn find_room(&self, route: u16, no_place: &NoPlace) -> Option<(usize, Offer)> {
+        let on = match no_place.why {
+            NoRoom::Process => None,
+            NoRoom::Route | NoRoom::Kept => Some(route),
+            NoRoom::Ceiling | NoRoom::Rate => return None,
+        };
+        lock(&self.board).take(on, &no_place.address)
+    }
+
+    /// What there is to tell operators. To be asked about once a second.
+    pub fn watch(&self, now: u64) -> Vec<Notice> {
+        let rules: Vec<_> = self.routes.iter().map(|of| of.rules.load_full()).collect();
+        let mut watch = lock(&self.watch);
+        watch.look(&mut self.book(), &rules, now)
+    }
+
+    /// Notes how many clients everybody has. To be called every ten seconds.
+    pub fn sample_growth(&self) {
+        for group in self.book().groups() {
+            lock(&group.growth).sample(group.clients());
+        }
+    }
+
+    /// The accounts of those who hold the most connections, at most `n`, and of those of whom
+    /// the most were refused, at most `n`.
+    pub fn top_groups(&self, n: usize) -> Vec<Arc<Group>> {
+        top::of(self.book().groups(), n)
+    }
+
+    /// How long the connections of some have been idle, in place of what was told before.
+    pub fn note_idle_ages(&self, ages: Vec<(Arc<Group>, IdleAges)>) {
+        *lock(&self.ages) = ages;
+    }
+
+    /// Those who hold the most connections, at most `n`, and those of whom the most were
+    /// refused, at most `n`. An address stands once for each route; users and names where a
+    /// rule counts by them. Looks at every account: for an operator who asks, or a page
+    /// that is fetched now and then.
+    pub fn top(&self, n: usize) -> Vec<TopIdentity> {
+        let groups = self.top_groups(n);
+        let ages = lock(&self.ages).clone();
+        groups
+            .iter()
+            .map(|group| {
+                let route = &self.routes[group.rule.route as usize];
+                let clients = group.clients();
+                let known = ages.iter().find(|(known, _)| Arc::ptr_eq(known, group));
+                TopIdentity {
+                    route: route.name.clone(),
+                    limit: group.rule.name.to_string(),
+                    identity: group.key.to_string(),
+                    clients,
+                    max_clients: top::ceiling(group, &route.rules.load()),
+                    admitted: group.admitted(),
+                    refused: group.refused_all(),
+                    grown: lock(&group.growth).until(clients),
+                    idle: known.map(|(_, ages)| *ages),
+                }
+            })
+            .collect()
     }
 
     /// Every limit that can be set, with its value.
@@ -287,11 +410,11 @@ impl Limits {
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.book)
     }
 
     fn settings(&self) -> MutexGuard<'_, Settings> {
-        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.settings)
     }
 }
 
@@ -307,6 +430,10 @@ impl Settings {
             routes: config.routes.iter().map(route).collect(),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A number with its bounds.
@@ -425,6 +552,28 @@ impl ClientPermit {
         &self.place().groups
     }
 
+    /// The rule whose share the client takes from.
+    pub fn share(&self) -> Option<&Arc<RuleTally>> {
+        self.place().share.as_ref()
+    }
+
+    /// Gives the place to another client, which may be of another route.
+    ///
+    /// # Errors
+    /// There is still no place for that one. This one has been given back.
+    pub fn hand_over(
+        mut self,
+        route: u16,
+        who: &Who<'_>,
+        now: u64,
+    ) -> Result<ClientPermit, NoPlace> {
+        let place = self.0.place.take().expect("as above");
+        let limits = self.0.limits.clone();
+        let rules = limits.rules(route);
+        let handed = limits.book().hand_over(&place, route, &rules, who, now);
+        Ok(ClientPermit::new(&limits, handed?))
+    }
+
     /// Whether the client is an operator's.
     pub fn is_operator(&self) -> bool {
         self.place().is_operator
@@ -455,5 +604,102 @@ impl Drop for ClientPermit {
         if let Some(place) = &self.0.place {
             self.0.limits.book().leave(place);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Arc<Limits> {
+        let text = "process.max_clients = 100
+            [route.main]
+            backend = \"h:1\"
+            [route.main.limits.each]
+            max_clients = 1";
+        Limits::new(
+            &Config::parse("weir.toml", text).expect("a configuration"),
+            1,
+        )
+    }
+
+    fn who() -> Who<'static> {
+        Who {
+            address: "10.0.0.1".parse().expect("an address"),
+            listener: 0,
+            user: Some(b"default"),
+            name: b"",
+            certificate: &[],
+        }
+    }
+
+    #[test]
+    fn numbers_are_set_while_clients_are_there() {
+        let limits = limits();
+        let _first = limits.enter(0, &who(), 0).expect("room");
+        assert_eq!(limits.enter(0, &who(), 0).unwrap_err().why, NoRoom::Ceiling);
+        limits
+            .set("main", "each", "max_clients", "2")
+            .expect("can be set");
+        let second = limits.enter(0, &who(), 0).expect("room");
+        limits
+            .set("main", "each", "max_clients", "1")
+            .expect("can be set");
+        // Nobody is cut off, and nobody comes in before there are fewer.
+        assert_eq!(limits.taken(), 2);
+        drop(second);
+        assert_eq!(limits.enter(0, &who(), 0).unwrap_err().why, NoRoom::Ceiling);
+        limits
+            .set("main", "each", "max_clients", "0")
+            .expect("can be set");
+        limits
+            .set("main", "clients", "max_clients", "1")
+            .expect("can be set");
+        assert_eq!(limits.enter(0, &who(), 0).unwrap_err().why, NoRoom::Route);
+        let set = limits.get().into_iter();
+        let values: Vec<_> = set
+            .map(|setting| (setting.rule, setting.key, setting.value))
+            .collect();
+        assert_eq!(values[0], ("clients".to_owned(), "max_clients", 1));
+        assert_eq!(values[2], ("each".to_owned(), "max_clients", 0));
+    }
+
+    #[test]
+    fn what_can_not_be_set_so_changes_nothing() {
+        let limits = limits();
+        let before = limits.get();
+        let set = |route, rule, key, value| limits.set(route, rule, key, value).unwrap_err();
+        assert_eq!(set("x", "each", "max_clients", "1"), SetError::Route);
+        assert_eq!(set("main", "x", "max_clients", "1"), SetError::Rule);
+        assert_eq!(set("main", "each", "x", "1"), SetError::Key(RULE_KEYS));
+        let value = SetError::Value {
+            min: 0,
+            max: NUMBER_MAX,
+        };
+        assert_eq!(set("main", "each", "guaranteed", "many"), value);
+        let value = SetError::Value { min: 1, max: 100 };
+        assert_eq!(set("main", "clients", "max_clients", "101"), value);
+        let shares = SetError::Shares {
+            max: 100,
+            kept: 101,
+        };
+        assert_eq!(set("main", "each", "guaranteed", "101"), shares);
+        assert_eq!(limits.get(), before);
+    }
+
+    #[test]
+    fn a_permit_that_outlives_its_rules_is_counted_anew() {
+        let limits = limits();
+        let permit = limits.enter(0, &who(), 0).expect("room");
+        assert!(!permit.is_outdated());
+        limits
+            .set("main", "each", "guaranteed", "10")
+            .expect("can be set");
+        assert!(permit.is_outdated());
+        assert_eq!(limits.route_kept(0), 10);
+        let permit = permit.become_who(&who(), 0).expect("it has a place");
+        assert_eq!(limits.route_kept(0), 9);
+        drop(permit);
+        assert_eq!((limits.taken(), limits.route_kept(0)), (0, 10));
     }
 }

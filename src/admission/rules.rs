@@ -214,6 +214,19 @@ impl Rule {
         self.is_from(who) && self.is_user(who) && self.is_named(who)
     }
 
+    /// Whether it counts the clients of this address by their address, whoever else they are.
+    pub(super) fn is_about_all_of(&self, address: &Network) -> bool {
+        self.per == Per::Address
+            && self.users.is_empty()
+            && self.names.is_empty()
+            && self.listeners.is_empty()
+            && (self.networks.is_empty()
+                || self
+                    .networks
+                    .iter()
+                    .any(|network| network.contains(address.first())))
+    }
+
     /// Operators are told by one or the other.
     fn is_of_either(&self, who: &Who<'_>) -> bool {
         let user = |user| self.users.iter().any(|name| matches(name, user));

@@ -5,13 +5,19 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
+use super::pace::Pace;
 use crate::config::ListenAddress;
+use crate::metrics::{Event, EventKind};
 use crate::net::{self, ListenOptions, TuneOptions};
 use crate::session::{Door, Message, Newcomer, Proxy};
+
+/// How often it is looked whether a listener that fell behind has caught up.
+const LOOK_BACK: Duration = Duration::from_secs(1);
 
 /// Clients accepted in one go before other tasks get a turn.
 const BATCH: usize = 64;
@@ -86,18 +92,31 @@ pub async fn accept(proxy: Arc<Proxy>, listener: Listener, mut stop: watch::Rece
     let patience = route_of.settings().timeouts.connect * 2;
     let _ = tokio::time::timeout(patience, route_of.deployment.primary().first_met()).await;
     let door: &Door = &route_of.doors[door_index as usize];
+    let mut pace = Pace::new(0);
+    let now = || proxy.started.elapsed().as_micros() as u64;
     loop {
         // Somebody is there before a place is taken: nobody holds one for nobody.
         let (mut ready, mut place) = tokio::select! {
             _ = stop.changed() => return,
+            () = tokio::time::sleep(LOOK_BACK), if pace.is_behind() => {
+                tell_pace(&proxy, route, pace.has_caught_up(now()).then_some(false));
+                continue;
+            }
             both = async { (socket.readable().await, door.place().await) } => match both {
                 (Ok(ready), place) => (ready, place),
                 (Err(error), _) => return tracing::error!(%error, "cannot wait for clients"),
             },
         };
+        let settings = route_of.settings();
+        let mut delay = None;
         for _ in 0..BATCH {
+            delay = pace.wait(&settings.clients, now());
+            if delay.is_some() {
+                break;
+            }
             match ready.try_io(|socket| net::accept(socket.get_ref())) {
                 Ok(Ok((socket, peer))) => {
+                    pace.count(&settings.clients, now());
                     let has_shown = place.is_none();
                     hand_over(
                         &proxy,
@@ -124,8 +143,40 @@ pub async fn accept(proxy: Arc<Proxy>, listener: Listener, mut stop: watch::Rece
                 Err(_would_block) => break,
             }
         }
-        tokio::task::yield_now().await;
+        match delay {
+            None => tokio::task::yield_now().await,
+            Some(delay) => {
+                proxy.metrics.acceptor(route.into()).accepts_delayed.inc();
+                tell_pace(&proxy, route, pace.falls_behind(now()).then_some(true));
+                // Whoever comes meanwhile waits in the kernel's queue.
+                tokio::time::sleep(delay).await;
+            }
+        }
     }
+}
+
+/// Tells, if there is something to tell, whether clients come faster than they are taken in.
+fn tell_pace(proxy: &Proxy, route: u16, is_behind: Option<bool>) {
+    const SETTING: &str = "clients.accept_rate";
+    let route = &proxy.routes[route as usize];
+    let (name, rate) = (&*route.name, route.settings().clients.accept_rate);
+    let kind = match is_behind {
+        None => return,
+        Some(true) => {
+            tracing::warn!(
+                route = name,
+                rate,
+                "{SETTING} is reached: new clients wait to be taken in"
+            );
+            EventKind::LimitReached
+        }
+        Some(false) => {
+            tracing::info!(route = name, rate, "{SETTING} is no longer reached");
+            EventKind::LimitCleared
+        }
+    };
+    let event = Event::new(kind, SETTING).with("rate", rate);
+    proxy.journal.note(event.on(name));
 }
 
 fn hand_over(proxy: &Proxy, newcomer: Newcomer) {

@@ -5,4 +5,5 @@ mod certificates;
 pub mod cli;
 mod fetch;
 pub mod logging;
+mod pace;
 pub mod serve;

@@ -37,6 +37,11 @@ impl Network {
         }
     }
 
+    /// Its first address.
+    pub fn first(&self) -> IpAddr {
+        self.first
+    }
+
     /// Whether the address is in it.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();

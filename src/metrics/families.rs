@@ -73,6 +73,10 @@ impl Metrics {
             "Clients that connected.",
             |m| &m.clients_accepted,
         );
+        let help = "Times a listener waited because clients came faster than its accept rate.";
+        self.counter(out, "weir_accepts_delayed_total", help, |m| {
+            &m.accepts_delayed
+        });
         let help = "Clients that were not taken in, by the limit that refused them.";
         self.by(out, "weir_clients_refused_total", help, "reason", |m| {
             &m.clients_refused

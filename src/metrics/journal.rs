@@ -123,6 +123,10 @@ kinds! {
     SubscribersClosed => "subscribers_closed", Warning, "subscription connection lost";
     /// A limit of Weir is reached and refuses. The subject is the setting.
     LimitReached => "limit_reached", Critical, "limit reached";
+    /// Most of a limit is used. The subject is the setting.
+    LimitNear => "limit_near", Warning, "limit is near";
+    /// Less of it is used again.
+    LimitEased => "limit_eased", Info, "limit no longer near";
     /// It refuses nothing any more.
     LimitCleared => "limit_cleared", Info, "limit no longer reached";
     /// Certificates were read again and are in force. The subject is their place in the

@@ -76,6 +76,8 @@ reason! {
         Quit => "quit",
         /// Nothing was sent for the idle timeout.
         Idle => "idle",
+        /// It was idle, and made room for somebody else when every place was taken.
+        MadeRoom => "made_room",
         /// What the client sent was not the Redis protocol.
         Protocol => "protocol",
         /// A request was larger than allowed.

@@ -58,6 +58,8 @@ pub struct WorkerMetrics {
     /// Leases given out.
     pub leases_granted: Counter,
 
+    /// Times a listener waited because clients came faster than its rate.
+    pub accepts_delayed: Counter,
     /// Clients that connected, refused ones included.
     pub clients_accepted: Counter,
     /// Clients connected now, refused ones that have not left included.

@@ -32,6 +32,17 @@ pub fn hangup(socket: &impl AsRawFd) -> Option<Hangup> {
     }
 }
 
+/// Whether there is something to read from a socket, its end included. One system call.
+pub fn is_readable(socket: &impl AsRawFd) -> bool {
+    let mut asked = libc::pollfd {
+        fd: socket.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: as above.
+    unsafe { libc::poll(&raw mut asked, 1, 0) > 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

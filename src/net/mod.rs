@@ -20,7 +20,7 @@ pub use descriptors::{
     ADMIN_CONNECTIONS, DescriptorError, REFUSED_CLIENTS, check_descriptors, needed,
 };
 pub use dial::{DialError, DialOptions, dial};
-pub use hangup::{Hangup, hangup};
+pub use hangup::{Hangup, hangup, is_readable};
 pub use listen::{ListenOptions, Listener, listen, listen_tcp};
 pub use peer::Peer;
 pub use stream::{Stream, TlsFailure, TlsStream};

@@ -305,6 +305,8 @@ pub struct Extra {
     pub previous_db: Option<u32>,
     /// When a refused client's socket is closed; microseconds.
     pub close_at: u64,
+    /// How many were asked to make room for it.
+    pub rooms_asked: u8,
     /// It is refused because what is left is kept for others, and may be one of those.
     pub may_be_kept_a_place: bool,
 }

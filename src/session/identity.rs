@@ -55,8 +55,7 @@ impl State {
             name: b"",
             certificate: certified(tls_identity),
         };
-        let entered = self.proxy.limits.enter(route, &who, self.clock.now());
-        entered.inspect_err(|no_place| self.count_refused(route, no_place))
+        self.proxy.limits.enter(route, &who, self.clock.now())
     }
 
     /// A client has said who it is, or the rules have become others: it is counted anew. If
@@ -83,7 +82,7 @@ impl State {
             }
             Some(permit) => session.permit = Some(permit),
             None if session.may_be_kept_a_place() => {
-                match limits.enter(session.route, &session.who(), now) {
+                match limits.enter_again(session.route, &session.who(), now) {
                     Ok(permit) => self.let_in(ticket, permit),
                     Err(no_place) => {
                         session.extra().may_be_kept_a_place = no_place.may_be_kept_a_place
@@ -136,7 +135,9 @@ impl State {
             && (matches!(class, Class::Local(Local::Auth | Local::Hello)) || is_name())
     }
 
-    fn count_refused(&self, route: u16, no_place: &NoPlace) {
+    /// There is no place for a client and nobody makes room: it is refused.
+    pub(super) fn count_refused(&self, route: u16, no_place: &NoPlace) {
+        self.proxy.limits.count_refused(no_place);
         let reason = match no_place.why {
             NoRoom::Process => RefusedReason::MaxClients,
             NoRoom::Route => RefusedReason::RouteMaxClients,
@@ -144,15 +145,6 @@ impl State {
             NoRoom::Ceiling => RefusedReason::LimitMaxClients,
             NoRoom::Rate => RefusedReason::LimitAcceptRate,
         };
-        let front = &self.fronts[route as usize];
-        front.metrics.clients_refused[reason].inc();
-        let limits = &self.proxy.limits;
-        let max = match no_place.why {
-            NoRoom::Process => limits.max(),
-            _ => limits.route_max(route),
-        };
-        front
-            .route
-            .client_refused(no_place.why, max, &self.proxy.journal);
+        self.fronts[route as usize].metrics.clients_refused[reason].inc();
     }
 }

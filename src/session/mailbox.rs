@@ -71,6 +71,11 @@ impl State {
             Message::Unblock { id, error, answer } => self.unblock(id, error, answer),
             Message::ToFeed { key, message } => self.at_home(key, message),
             Message::FromFeed { key, message } => self.told_by_feed(key, message),
+            Message::GiveWay { session, seeker } => self.give_way(session, &seeker),
+            Message::RoomMade { session, permit } => self.room_made(session, permit),
+            Message::IdleAges { groups, answer } => {
+                let _ = answer.send(self.idle_ages(&groups));
+            }
             Message::Drain => self.draining = true,
         }
     }
@@ -95,20 +100,24 @@ impl State {
         let front = &self.fronts[route as usize];
         let metrics = front.metrics.clone();
         let is_locked_out = starts_locked_out(&front.node, front.config.auth.mode);
-        let (permit, may_be_kept_a_place) = match self.find_place(
+        let found = self.find_place(
             route,
             &peer,
             listener,
             is_locked_out,
             tls_identity.as_deref(),
-        ) {
-            Ok(permit) => (Some(permit), false),
-            Err(no_place) => (None, no_place.may_be_kept_a_place),
+        );
+        let (permit, no_place) = match found {
+            Ok(permit) => (Some(permit), None),
+            Err(no_place) => (None, Some(no_place)),
         };
         if permit.is_none() && self.refused_now >= self.refused_max() {
             // No time for manners: told unasked, as Redis does it, and closed. A new
             // socket takes this much at once, and one that does not is gone already.
             socket.send_once(failure::MAX_CLIENTS);
+            no_place
+                .iter()
+                .for_each(|no_place| self.count_refused(route, no_place));
             return self.proxy.lower_load(self.index);
         }
         // Fails only for a client that has gone already.
@@ -174,10 +183,13 @@ impl State {
             task: task.abort_handle(),
         });
         self.guard(ticket);
-        let session = &mut self.sessions[ticket.slot as usize];
-        if session.permit.is_none() {
-            session.extra().may_be_kept_a_place = may_be_kept_a_place;
+        if let Some(no_place) = no_place {
+            let session = &mut self.sessions[ticket.slot as usize];
+            session.extra().may_be_kept_a_place = no_place.may_be_kept_a_place;
             self.expire_refused(ticket, now + super::refusal::SILENT_MAX);
+            if !self.ask_for_room(ticket, &no_place) {
+                self.count_refused(route, &no_place);
+            }
         }
         if self.draining {
             self.close(ticket.slot, CloseReason::Shutdown);

@@ -11,6 +11,7 @@ use super::failure::{self, Busy};
 use super::registry::Census;
 use super::reply_size::WORTH_A_LOOK;
 use super::worker::State;
+use crate::admission::ClientPermit;
 use crate::backend::{Conn, Kind, Marks, Mode, Ticket};
 use crate::command::{Class, CommandId};
 use crate::metrics::CloseReason;
@@ -222,9 +223,13 @@ impl State {
     /// Ends a session at once. What it has in flight keeps its place in the
     /// reply queues and is thrown away when it arrives.
     pub(super) fn close(&mut self, slot: u32, reason: CloseReason) {
-        let Some(mut session) = self.sessions.try_remove(slot as usize) else {
-            return;
-        };
+        // Its place is given back by that.
+        drop(self.end(slot, reason));
+    }
+
+    /// The same; returns its place among the clients, if it had one.
+    pub(super) fn end(&mut self, slot: u32, reason: CloseReason) -> Option<ClientPermit> {
+        let mut session = self.sessions.try_remove(slot as usize)?;
         if session.permit.is_some() {
             self.fronts[session.route as usize]
                 .metrics
@@ -255,6 +260,7 @@ impl State {
             self.end_lease(lease.conn, clean);
         }
         self.leave_lane(session.lane);
+        session.permit
     }
 }
 

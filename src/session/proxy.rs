@@ -20,11 +20,12 @@ use super::links::Batch;
 use super::newcomer::Newcomer;
 use super::pause::Pause;
 use super::registry::Kill;
-use crate::admission::{Limits, NoRoom};
+use super::room::Seeker;
+use crate::admission::{ClientPermit, Group, Limits};
 use crate::backend::Ticket;
 use crate::config::{self, Config};
 use crate::discovery::Deployment;
-use crate::metrics::{Event, EventKind, Journal, Latch, Metrics, WorkerMetrics};
+use crate::metrics::{Journal, Metrics, WorkerMetrics};
 use crate::net::tls::Renew;
 use crate::pubsub::Audience;
 
@@ -44,8 +45,6 @@ pub struct Route {
     pub audience: Arc<Audience>,
     /// Where its clients come in.
     pub doors: Vec<Arc<Door>>,
-    /// A client was refused because of this limit, and there is no room to speak of yet.
-    full: [Latch; 2],
     /// Whether it answers without Redis.
     pub(super) fail_open: FailOpen,
 }
@@ -185,13 +184,30 @@ pub enum Message {
         /// What.
         message: FromFeed,
     },
+    /// Close this client, if it is still idle, and give its place to another worker's.
+    GiveWay {
+        /// Which of this worker's clients.
+        session: Ticket,
+        /// Whom for.
+        seeker: Seeker,
+    },
+    /// Somebody gave way to this worker's client, or nobody did.
+    RoomMade {
+        /// The client that waits.
+        session: Ticket,
+        /// Its place.
+        permit: Option<ClientPermit>,
+    },
+    /// How long clients have been idle.
+    IdleAges {
+        /// Whose.
+        groups: Arc<[Arc<Group>]>,
+        /// The ages of each of these, in seconds.
+        answer: oneshot::Sender<Vec<Vec<u32>>>,
+    },
     /// Take no new clients and close those that are idle.
     Drain,
 }
-
-/// A limit on clients counts as cleared when this share of it is free again, so that one
-/// client that leaves and the next that comes are not told as its end and beginning.
-const CLEARED_SHARE: usize = 10;
 
 impl Route {
     /// The settings in force. Workers keep a copy of their own for what is asked often.
@@ -204,52 +220,6 @@ impl Route {
         self.deployment.apply(&settings);
         self.settings.store(settings);
     }
-
-    /// A client was refused because of `limit`.
-    pub fn client_refused(&self, limit: NoRoom, max: usize, journal: &Journal) {
-        let Some((setting, full)) = self.client_limit(limit) else {
-            return;
-        };
-        if !full.set() {
-            return;
-        }
-        tracing::warn!(
-            route = %self.name, max,
-            "{setting} is reached: new clients are refused"
-        );
-        let event = Event::new(EventKind::LimitReached, setting).with("max", max);
-        journal.note(event.on(&self.name));
-    }
-
-    /// Tells of limits on clients that are no longer reached. To be asked now and then.
-    pub fn look_for_room(&self, index: u16, limits: &Limits, journal: &Journal) {
-        let process = (NoRoom::Process, limits.taken(), limits.max());
-        let own = (
-            NoRoom::Route,
-            limits.route_taken(index),
-            limits.route_max(index),
-        );
-        for (limit, taken, max) in [process, own] {
-            let Some((setting, full)) = self.client_limit(limit) else {
-                continue;
-            };
-            let free = max.saturating_sub(taken);
-            if free == 0 || free < max / CLEARED_SHARE || !full.clear() {
-                continue;
-            }
-            tracing::info!(route = %self.name, taken, "{setting} is no longer reached");
-            let event = Event::new(EventKind::LimitCleared, setting).with("clients", taken);
-            journal.note(event.on(&self.name));
-        }
-    }
-
-    fn client_limit(&self, limit: NoRoom) -> Option<(&'static str, &Latch)> {
-        match limit {
-            NoRoom::Process => Some(("process.max_clients", &self.full[0])),
-            NoRoom::Route => Some(("clients.max_clients", &self.full[1])),
-            _ => None,
-        }
-    }
 }
 
 impl Proxy {
@@ -260,7 +230,7 @@ impl Proxy {
         mailboxes: Vec<UnboundedSender<Message>>,
     ) -> Arc<Proxy> {
         let workers = mailboxes.len();
-        let limits = Limits::new(&config);
+        let limits = Limits::new(&config, workers);
         let journal = Arc::new(Journal::new());
         let routes = config
             .routes
@@ -280,7 +250,6 @@ impl Proxy {
                         .map(|listener| Arc::new(Door::new(&route.name, listener, &journal)))
                         .collect(),
                     overloaded: Episode::default(),
-                    full: Default::default(),
                     fail_open: FailOpen::default(),
                     settings: ArcSwap::new(settings),
                 })

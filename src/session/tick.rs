@@ -6,8 +6,8 @@ use super::access::AccessRule;
 use super::client::{Flags, Lease, NONE, Transaction, Until};
 use super::failure::{self, Busy, Failure};
 use super::worker::State;
-use crate::admission::ClientPermit;
 use crate::admission::Tally;
+use crate::admission::{ClientPermit, idle_timeout};
 use crate::backend::{Conn, Entry, Io, Marks, Mode, Ticket};
 use crate::metrics::{CloseReason, ErrorCause};
 use crate::net::{self, Hangup};
@@ -33,12 +33,30 @@ impl State {
             self.tick_conn(index);
         }
         self.tick_gates();
+        self.look_how_full_it_is();
         self.tick_sessions();
         self.tick_feeds();
+        if self.tick.is_multiple_of(SESSION_TURNS) {
+            // Every session has been looked at since the last time.
+            self.make_offers();
+        }
         self.measure_queues();
         self.look_whether_well();
         self.share_memory_accounts();
         self.hand_back_replies();
+    }
+
+    /// How long clients may idle, and whether some may have to go, by how full it is.
+    fn look_how_full_it_is(&mut self) {
+        for (route, front) in self.fronts.iter_mut().enumerate() {
+            let limits = &self.proxy.limits;
+            let clients = &front.config.clients;
+            let (taken, max) = limits.used(route as u16);
+            let (whole, least) = (clients.idle_timeout, clients.idle_timeout_min);
+            front.idle_timeout = idle_timeout(whole, least, taken, max);
+            front.wants_offers =
+                !clients.gives_way_after.is_zero() && limits.wants_offers(route as u16);
+        }
     }
 
     /// Brings the gauges of what is under way and what waits up to date.
@@ -276,7 +294,6 @@ impl State {
         let session = &self.sessions[ticket.slot as usize];
         let front = &self.fronts[session.route as usize];
         let since = |at: u64| Duration::from_micros(now.saturating_sub(at));
-        let clients = &front.config.clients;
         let timeouts = &front.config.timeouts;
         if let Some(extra) = &session.extra {
             if extra.close_at != 0 && now >= extra.close_at {
@@ -300,15 +317,16 @@ impl State {
                 return self.lease_expired(ticket, lease);
             }
         }
-        if !clients.idle_timeout.is_zero()
-            && since(session.active_at) > clients.idle_timeout
+        if !front.idle_timeout.is_zero()
+            && since(session.active_at) > front.idle_timeout
             && session.may_be_reaped()
         {
             return self.close(ticket.slot, CloseReason::Idle);
         }
         if self.draining && session.may_be_reaped() && session.input.is_empty() {
-            self.close(ticket.slot, CloseReason::Shutdown);
+            return self.close(ticket.slot, CloseReason::Shutdown);
         }
+        self.note_if_idle(ticket);
     }
 
     /// The end of a client that is not read for now is behind bytes that nobody has

@@ -68,6 +68,10 @@ pub struct Front {
     pub access: Vec<AccessRule>,
     /// What this worker counts on this route.
     pub metrics: Arc<WorkerMetrics>,
+    /// How long a client may idle now, by how full it is.
+    pub idle_timeout: Duration,
+    /// Places are getting scarce: who could go is to be noted.
+    pub wants_offers: bool,
     /// `CLIENT PAUSE` in force.
     pub pause: Option<super::pause::Pause>,
     /// Commands that may need memory of the node are refused, as of the last tick.
@@ -106,6 +110,10 @@ pub struct State {
     pub(super) spans: Vec<Span>,
     pub(super) clock: Clock,
     pub(super) refused_now: usize,
+    /// Who could be closed to make room.
+    pub(super) found: super::room::Found,
+    /// There are offers of this worker's.
+    pub(super) has_offered: bool,
     /// Ticks so far.
     pub(super) tick: usize,
     /// When the last one was, and whether this one is so late that the worker, or the
@@ -165,6 +173,8 @@ impl Worker {
                 node,
                 metrics: route.metrics[index].clone(),
                 route: route.clone(),
+                idle_timeout: Duration::ZERO,
+                wants_offers: false,
                 pause: None,
                 refuses_growth: false,
                 logins: None,
@@ -198,6 +208,8 @@ impl Worker {
                 spans: Vec::new(),
                 clock: Clock::new(start),
                 refused_now: 0,
+                found: Default::default(),
+                has_offered: false,
                 tick: 0,
                 ticked_at: 0,
                 late_tick: false,

@@ -28,6 +28,8 @@ fn refusals(try_for_a_while: impl FnOnce(&WeirProcess)) -> usize {
         [route.main]
         listen = "{listen}"
         backend = "{backend}"
+        # Who is in stays, however long a library takes to start.
+        clients.gives_way_after = 0
         "#,
     );
     // The look whether Weir accepts was a client too, and may not have gone yet, or not
@@ -53,7 +55,8 @@ fn refusals(try_for_a_while: impl FnOnce(&WeirProcess)) -> usize {
     let count = (refused() - before) as usize;
     // Whoever is in notices nothing.
     inside.expect_command(&["PING"], "+PONG\r\n");
-    println!("{count} connections in {SECONDS} s");
+    let rate = count as f64 / SECONDS as f64;
+    println!("{count} connections refused in {SECONDS} s: {rate:.1} a second");
     assert!(count >= 1, "nothing was refused");
     assert!(
         count <= PER_SECOND_MAX * SECONDS,
@@ -191,4 +194,33 @@ fn the_handshake_is_answered_and_every_command_refused() {
         client.expect_closed();
     });
     assert_eq!(count, 1);
+}
+
+/// The crate's own way to connect anew, and an application that asks again at once
+/// whenever it gives up.
+#[test]
+fn the_connection_manager_of_the_redis_crate_takes_a_refusal_without_a_storm() {
+    refusals(|weir| {
+        let client = redis::Client::open(format!("redis://{}", weir.address())).expect("a URL");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.expect("a runtime").block_on(async {
+            let mut manager = redis::aio::ConnectionManager::new(client)
+                .await
+                .expect("the handshake is answered");
+            let end = tokio::time::Instant::now() + Duration::from_secs(SECONDS as u64);
+            let (mut refused, mut failed) = (0, 0);
+            while tokio::time::Instant::now() < end {
+                let command = redis::cmd("GET").arg("key").to_owned();
+                let error = command.query_async::<String>(&mut manager).await;
+                match error.unwrap_err().to_string() {
+                    text if text.contains("max number of clients reached") => refused += 1,
+                    _ => failed += 1,
+                }
+            }
+            println!("{refused} commands refused, {failed} failed otherwise");
+            assert!(refused > 0);
+        });
+    });
 }

@@ -4,6 +4,8 @@
 // Real sockets and processes are waited for, not a clock that tests stop.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod leak;
+mod pressure;
 mod rules;
 #[path = "../support/mod.rs"]
 mod support;

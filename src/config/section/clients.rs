@@ -46,6 +46,30 @@ section! {
         idle_timeout: Duration = Time::from_to(MILLISECOND, 365 * DAY).or_zero("never"),
             default "10m", changes Live;
 
+        /// What `idle_timeout` shrinks to when every place is taken. It is whole as long as
+        /// no more than four fifths of `max_clients` are, and shrinks from there on, so that
+        /// those who need a connection get the places of those who do not.
+        idle_timeout_min: Duration = Time::from_to(MILLISECOND, 365 * DAY),
+            default "1m", changes Live;
+
+        /// When every place is taken and somebody comes, the longest idle client of the address
+        /// that holds the most is closed to make room, if it has been idle for so long and
+        /// that address holds more than the newcomer's: never one that is in a transaction,
+        /// blocked, subscribed or waiting for a reply. Only then is the newcomer refused.
+        gives_way_after: Duration = Time::from_to(MILLISECOND, 365 * DAY).or_zero("never makes room"),
+            default "10s", changes Live;
+
+        /// New connections a second on each listener. Those that come faster wait in the
+        /// kernel's queue (`backlog`): in a storm the clients that are in are served, and
+        /// the others come in one after the other. 0 means as many as come.
+        accept_rate: u32 = Count::from_to(0, 1_000_000),
+            default 0, changes Live;
+
+        /// How many of them are taken at once after a quiet time. 0 means a tenth of a
+        /// second's worth.
+        accept_burst: u32 = Count::from_to(0, 1_000_000),
+            default 0, changes Live;
+
         /// Commands of one client under way at once. Weir reads on from a client
         /// that pipelines more when replies have come, so nothing is refused.
         /// 1024 keep a connection to Redis busy; more would only queue. Fewer at first, and
