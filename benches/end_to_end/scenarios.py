@@ -11,6 +11,7 @@ import threading
 import time
 
 from products import TARGET, redis
+from sick import arrivals, sigstop, slowreaders
 
 LOADGEN = str(TARGET / "release/loadgen")
 ALL_CORES = os.sched_getaffinity(0)
@@ -237,7 +238,8 @@ def counted_calls(pid):
             calls[name] = int(count)
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in [cpu, many, values, idle, latency, storm, overload, syscalls]}
+SCENARIOS = {scenario.__name__: scenario for scenario in [cpu, many, values, idle, latency, storm, overload, syscalls,
+                                                          arrivals, sigstop, slowreaders]}
 
 
 @contextlib.contextmanager

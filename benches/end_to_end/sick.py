@@ -1,0 +1,162 @@
+"""A Redis that is sick or near its own limits, behind each product."""
+
+import os
+import selectors
+import signal
+import socket
+import statistics
+import threading
+import time
+
+
+def arrivals(bench):
+    """2,000 clients arrive at a Redis that takes 64 and ask 10,000 times a second in all."""
+    from scenarios import connections_at
+    with bench.setup(False, "--maxclients", "64") as (port, redis_port, _, _):
+        shape = ["--request", "get:16", "--clients", 2000]
+        bench.load("populate", redis_port, "--request", "get:16", "--clients", 2000)
+        with connections_at(redis_port) as seen:
+            result = bench.load("open", port, *shape, "--rate", 10_000, "--seconds", bench.seconds)
+        return {"p99_ms": result["latency"]["p99_us"] / 1000, "connections": seen["max"],
+                "rejected": info(redis_port, "stats", "rejected_connections")}
+
+
+def sigstop(bench):
+    """Redis is stopped for five seconds: how long errors take, how soon work flows again."""
+    with bench.setup(False) as (port, redis_port, cpu_of, _):
+        redis_pid = int(cpu_of[1].partition("=")[2])
+        with Visitors(port, redis_port) as visitors:
+            time.sleep(1)
+            os.kill(redis_pid, signal.SIGSTOP)
+            stopped = time.monotonic()
+            time.sleep(5)
+            os.kill(redis_pid, signal.SIGCONT)
+            continued = time.monotonic()
+            time.sleep(1.5)
+        answers = visitors.answers
+        errors = [took for at, took, good in answers if not good]
+        flows = [at for at, _, good in answers if good and at >= continued]
+        figures = {"cut": visitors.cut, "mixed_up": visitors.mixed_up,
+                   "longest_s": max(took for _, took, _ in answers),
+                   "errors": sum(1 for at, _, good in answers if not good and stopped < at < continued)}
+        if errors:
+            figures["error_ms"] = statistics.median(errors) * 1000
+        if flows:
+            figures["flows_ms"] = (min(flows) - continued) * 1000
+        return figures
+
+
+def slowreaders(bench):
+    """100 clients ask for up to 200 MB each and read nothing; what that costs, and others."""
+    with open("/proc/meminfo") as meminfo:
+        available = next(int(line.split()[1]) for line in meminfo if line.startswith("MemAvailable"))
+    # Redis has each reply in memory once, so all of them together have to fit.
+    megabytes = max(1, min(200, available // 1024 // 5 // 100))
+    with bench.setup(False) as (port, redis_port, cpu_of, pid):
+        pids = [int(cpu_of[1].partition("=")[2])] + ([pid] if pid else [])
+        with socket.create_connection(("127.0.0.1", redis_port)) as direct:
+            direct.sendall(request("SET", "large", b"x" * (megabytes << 20)) + request("SET", "k", b"v"))
+            read_exactly(direct, len(b"+OK\r\n") * 2)
+        before, most = resident(pids), 0
+        slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+        for client in slow:
+            client.sendall(request("GET", "large"))
+        took, end = [], time.monotonic() + max(bench.seconds, 5)
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as other:
+            while time.monotonic() < end:
+                began = time.monotonic()
+                other.sendall(request("GET", "k"))
+                other.recv(256)
+                took.append(time.monotonic() - began)
+                most = max(most, resident(pids))
+                time.sleep(0.005)
+        for client in slow:
+            client.close()
+        return {"megabytes": megabytes, "grown_mib": (most - before) / 2**20,
+                "others_max_ms": max(took) * 1000, "others_p50_ms": statistics.median(took) * 1000}
+
+
+class Visitors:
+    """A new client every 20 ms, which asks for a key of its own until it is answered with its
+    value, or with an error, and then every 20 ms again."""
+
+    KEYS = 500
+
+    def __init__(self, port, redis_port):
+        self.port = port
+        self.answers, self.cut, self.mixed_up = [], 0, 0
+        self.done = threading.Event()
+        with socket.create_connection(("127.0.0.1", redis_port)) as direct:
+            for key in range(self.KEYS):
+                direct.sendall(request("SET", f"key:{key}", f"value:{key}:".encode()))
+                read_exactly(direct, len(b"+OK\r\n"))
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
+
+    def run(self):
+        sockets, due, number = selectors.DefaultSelector(), [], 0
+        next_visit = time.monotonic()
+        while not self.done.is_set():
+            now = time.monotonic()
+            if now >= next_visit and number < self.KEYS:
+                next_visit += 0.02
+                client = socket.create_connection(("127.0.0.1", self.port))
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                visitor = {"socket": client, "key": number, "began": 0}
+                sockets.register(client, selectors.EVENT_READ, visitor)
+                due.append((now, visitor))
+                number += 1
+            while due and due[0][0] <= now:
+                _, visitor = due.pop(0)
+                visitor["began"] = time.monotonic()
+                visitor["socket"].sendall(request("GET", f"key:{visitor['key']}"))
+            for key, _ in sockets.select(0.001):
+                visitor = key.data
+                try:
+                    reply = visitor["socket"].recv(4096)
+                except OSError:
+                    reply = b""
+                at = time.monotonic()
+                if not reply:
+                    self.cut += 1
+                    sockets.unregister(visitor["socket"])
+                    visitor["socket"].close()
+                    continue
+                good = not reply.startswith(b"-")
+                if good and f"\r\nvalue:{visitor['key']}:".encode() not in reply:
+                    self.mixed_up += 1
+                self.answers.append((at, at - visitor["began"], good))
+                due.append((at + 0.02, visitor))
+
+
+def request(*arguments):
+    parts = [argument if isinstance(argument, bytes) else argument.encode() for argument in arguments]
+    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
+
+
+def read_exactly(connection, count):
+    while count:
+        count -= len(connection.recv(count))
+
+
+def info(port, section, field):
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(request("INFO", section))
+        replies = connection.makefile("rb")
+        text = replies.read(int(replies.readline()[1:]) + 2).decode()
+        return int(text.partition(f"{field}:")[2].split()[0])
+
+
+def resident(pids):
+    total = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/status") as status:
+            total += int(next(line for line in status if line.startswith("VmRSS:")).split()[1]) * 1024
+    return total
