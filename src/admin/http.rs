@@ -61,6 +61,9 @@ pub type Source = Box<dyn Fn(&mut Exposition) + Send + Sync>;
 /// Says whether every route has a backend that it can use; if not, why.
 pub type Ready = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// Tells the settings in force.
+pub type Settings = Box<dyn Fn() -> Vec<crate::config::Item> + Send + Sync>;
+
 /// Tells what the page shows.
 pub type Overview = Box<dyn Fn(Span) -> String + Send + Sync>;
 
@@ -69,6 +72,8 @@ pub type Overview = Box<dyn Fn(Span) -> String + Send + Sync>;
 pub struct Handlers {
     /// For `/metrics`, in this order; no two write the same family.
     pub sources: Vec<Source>,
+    /// For `/config.json`.
+    pub settings: Settings,
     /// For `/readyz`.
     pub ready: Ready,
     /// For the page.
@@ -252,6 +257,12 @@ const PAGES: &[Page] = &[
         answer: events,
     },
     Page {
+        path: "/config.json",
+        method: Method::GET,
+        about: "the settings in force by their full names, passwords hidden, as JSON",
+        answer: settings,
+    },
+    Page {
         path: "/record.json",
         method: Method::GET,
         about: "all events and numbers that are kept, as JSON",
@@ -355,6 +366,14 @@ const EVENTS_SHOWN: usize = 500;
 fn events(handlers: &Handlers) -> Answer {
     let events = dump::events_json(&handlers.journal, EVENTS_SHOWN);
     typed(StatusCode::OK, JSON, events)
+}
+
+fn settings(handlers: &Handlers) -> Answer {
+    let items = (handlers.settings)();
+    let listing = items.into_iter().map(|item| (item.key, item.value.into()));
+    let listing: serde_json::Map<String, serde_json::Value> = listing.collect();
+    let listing = serde_json::Value::Object(listing);
+    typed(StatusCode::OK, JSON, format!("{listing:#}\n"))
 }
 
 fn record_json(handlers: &Handlers) -> Answer {

@@ -3,6 +3,7 @@
 //! It runs beside the workers on the main thread, so a slow scrape costs no
 //! client anything, and it only reads.
 
+mod console;
 mod doors;
 mod dump;
 mod http;
@@ -11,8 +12,12 @@ mod node_status;
 mod overview;
 mod process;
 mod recorder;
+mod settings;
 mod status;
 
+pub use console::{
+    Console, ROWS as CONSOLE_ROWS, Server as ConsoleServer, markdown as console_markdown,
+};
 pub use doors::expose_doors;
 pub use dump::{event_json, events_json, record_json, record_markdown, sample_json};
 pub use http::{AdminServer, CONNECTIONS_MAX, Handlers, Overview, Ready, Source};
@@ -21,4 +26,5 @@ pub use node_status::expose_nodes;
 pub use overview::{Span, overview};
 pub use process::expose_process;
 pub use recorder::record;
+pub use settings::{Keeper, Refused as SettingsRefused, SetFilter};
 pub use status::{expose_backends, readiness};

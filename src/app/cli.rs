@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{fetch, logging, serve};
-use crate::config::{Config, Flags, Mistakes};
+use crate::config::{Config, Flags, Mistakes, Reload, Source};
 
 /// A configuration with mistakes, or a Weir that could not run.
 const EXIT_FAILED: u8 = 1;
@@ -85,6 +85,11 @@ enum Command {
         /// The file to check
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
+
+        /// Also what a reload of it would change in the Weir with this admin address; exit
+        /// with 1 if it would be refused
+        #[arg(long, value_name = "IP:PORT")]
+        against: Option<SocketAddr>,
     },
     /// Ask a running Weir whether it is well; exit with 1 if it is not
     Health {
@@ -119,17 +124,18 @@ enum Format {
 pub fn main() -> ExitCode {
     let Cli { run, command } = Cli::parse();
     match command {
-        Some(Command::Check { config }) => check(config),
+        Some(Command::Check { config, against }) => check(config, against),
         Some(Command::Health { admin, ready }) => tell_health(admin, ready),
         Some(Command::Record { admin, format }) => record(admin, format),
         None => match configuration(run) {
-            Ok(config) => start(config),
+            Ok((source, config)) => start(source, config),
             Err(mistakes) => refuse(&mistakes),
         },
     }
 }
 
-fn configuration(run: Run) -> Result<Config, Mistakes> {
+/// Where the settings come from, and what they are.
+fn configuration(run: Run) -> Result<(Source, Config), Mistakes> {
     let flags = Flags {
         listen: run.listen,
         backend: run.backend,
@@ -139,14 +145,17 @@ fn configuration(run: Run) -> Result<Config, Mistakes> {
             .ok()
             .filter(|filter| !filter.is_empty()),
     };
-    match run.config {
-        Some(path) => Config::load(&path, &flags),
-        None => Config::from_flags(&flags),
-    }
+    let source = match run.config {
+        Some(path) => Source::file(&path, flags)?,
+        None => Source::flags(flags),
+    };
+    let config = source.config(&[])?;
+    Ok((source, config))
 }
 
-fn start(config: Config) -> ExitCode {
-    match logging::start(&config.log).and_then(|()| serve::run(config)) {
+fn start(source: Source, config: Config) -> ExitCode {
+    let started = logging::start(&config.log);
+    match started.and_then(|set_filter| serve::run(source, config, set_filter)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weir: {error}");
@@ -155,7 +164,7 @@ fn start(config: Config) -> ExitCode {
     }
 }
 
-fn check(path: PathBuf) -> ExitCode {
+fn check(path: PathBuf, against: Option<SocketAddr>) -> ExitCode {
     match Config::load(&path, &Flags::default()) {
         Ok(config) => {
             println!("{}: no mistakes", path.display());
@@ -163,7 +172,10 @@ fn check(path: PathBuf) -> ExitCode {
                 println!("warning: {warning}");
             }
             print!("{}", summary(&config));
-            ExitCode::SUCCESS
+            match against {
+                Some(admin) => compare(&config, admin),
+                None => ExitCode::SUCCESS,
+            }
         }
         Err(mistakes) => refuse(&mistakes),
     }
@@ -199,6 +211,45 @@ fn tell(admin: SocketAddr, path: &str, patience: Duration) -> ExitCode {
             ExitCode::from(EXIT_FAILED)
         }
     }
+}
+
+/// Says what a reload of `config` would do to the Weir with this admin address.
+fn compare(config: &Config, admin: SocketAddr) -> ExitCode {
+    let running = match fetch::get(admin, "/config.json", HEALTH_PATIENCE) {
+        Ok(running) => running,
+        Err(error) => {
+            eprintln!("weir: http://{admin}/config.json: {error}");
+            return ExitCode::from(EXIT_FAILED);
+        }
+    };
+    let Some(running) = listing_of(&running) else {
+        eprintln!("weir: http://{admin}/config.json: not the settings of a Weir");
+        return ExitCode::from(EXIT_FAILED);
+    };
+    let changes = config.changes_since(running);
+    let restart = changes.iter().filter(|it| it.reload == Reload::Restart);
+    let restart = restart.count();
+    match (changes.len(), restart) {
+        (0, _) => println!("a reload would change nothing (passwords are not compared)"),
+        (_, 0) => println!("a reload would change:"),
+        _ => println!("a reload would be refused, since some of this needs a restart:"),
+    }
+    for change in &changes {
+        println!("  {change}");
+    }
+    match restart {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(EXIT_FAILED),
+    }
+}
+
+/// Settings by name, as `/config.json` tells them.
+fn listing_of(json: &[u8]) -> Option<Vec<(String, String)>> {
+    let listing: serde_json::Value = serde_json::from_slice(json).ok()?;
+    let settings = listing.as_object()?.iter();
+    settings
+        .map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+        .collect()
 }
 
 fn refuse(mistakes: &Mistakes) -> ExitCode {

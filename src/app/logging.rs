@@ -7,7 +7,9 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::{Layer, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
+use crate::admin::SetFilter;
 use crate::config::{Log, LogFormat};
 
 /// Whether lines of text are coloured.
@@ -17,37 +19,47 @@ enum Colours {
     No,
 }
 
-/// Starts the log of this process as `log` says. Events before are lost.
+/// Starts the log of this process as `log` says. Events before are lost. Returns what
+/// puts another filter into force; the environment's has precedence over it.
 ///
 /// # Errors
 ///
 /// When the process has a log already.
-pub fn start(log: &Log) -> io::Result<()> {
+pub fn start(log: &Log) -> io::Result<SetFilter> {
     // Colours are for people, not for files and collectors.
     let colours = match io::stderr().is_terminal() {
         true => Colours::Yes,
         false => Colours::No,
     };
-    let subscriber = subscriber(log, colours, io::stderr)?;
-    subscriber.try_init().map_err(io::Error::other)
+    let (subscriber, filter) = subscriber(log, colours, io::stderr)?;
+    subscriber.try_init().map_err(io::Error::other)?;
+    Ok(Box::new(move |text| {
+        let targets: Targets = text.parse().map_err(|error| format!("{error}"))?;
+        filter.reload(targets).map_err(|error| error.to_string())
+    }))
 }
+
+/// Exchanges the filter of a log.
+type Exchange = reload::Handle<Targets, Registry>;
 
 /// What turns events into lines and writes those that pass the filter.
 fn subscriber<W>(
     log: &Log,
     colours: Colours,
     writer: W,
-) -> io::Result<Box<dyn Subscriber + Send + Sync>>
+) -> io::Result<(Box<dyn Subscriber + Send + Sync>, Exchange)>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let filter: Targets = log.filter.parse().map_err(io::Error::other)?;
+    let (filter, exchange) = reload::Layer::new(filter);
     let registry = tracing_subscriber::registry().with(filter);
     let lines = Layer::default().with_writer(writer);
-    Ok(match log.format {
+    let subscriber: Box<dyn Subscriber + Send + Sync> = match log.format {
         LogFormat::Text => Box::new(registry.with(lines.with_ansi(colours == Colours::Yes))),
         LogFormat::Json => Box::new(registry.with(lines.json().flatten_event(true))),
-    })
+    };
+    Ok((subscriber, exchange))
 }
 
 #[cfg(test)]
@@ -76,7 +88,7 @@ mod tests {
             filter: filter.to_owned(),
             format,
         };
-        let subscriber = subscriber(&log, Colours::No, move || writer.clone()).unwrap();
+        let (subscriber, _) = subscriber(&log, Colours::No, move || writer.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(target: "weir::session", client = 7, "hello");
             tracing::debug!(target: "weir::session", "quiet");

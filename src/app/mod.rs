@@ -6,4 +6,5 @@ pub mod cli;
 mod fetch;
 pub mod logging;
 mod pace;
+mod reload;
 pub mod serve;

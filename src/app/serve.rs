@@ -1,7 +1,9 @@
 //! Runs Weir: workers on threads of their own; the admin server and
 //! signals on the main thread.
 
+use std::cell::RefCell;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
@@ -10,12 +12,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{accept, certificates};
-use crate::admin::{self, AdminServer, Handlers};
-use crate::config::Config;
+use super::{accept, certificates, reload};
+use crate::admin::{self, AdminServer, Console, ConsoleServer, Handlers, Keeper, SetFilter};
+use crate::config::{Config, Source};
 use crate::metrics::{Event, EventKind, Metrics};
 use crate::net;
-use crate::session::{Message, Proxy, Worker, mailbox};
+use crate::session::{Asked, Message, Proxy, QUESTIONS_MAX, Worker, mailbox};
 
 /// Tasks polled between two looks at the sockets. Tokio's default of 61 would
 /// break a turn with a thousand ready clients into sixteen, and its batch too.
@@ -32,14 +34,15 @@ const DOORS_CLOSE: std::time::Duration = std::time::Duration::from_secs(1);
 /// # Errors
 /// What keeps it from starting: an address that cannot be listened on, too few
 /// descriptors.
-pub fn run(config: Config) -> io::Result<()> {
+pub fn run(source: Source, config: Config, set_filter: SetFilter) -> io::Result<()> {
     let workers = config.process.workers;
     net::check_descriptors(net::needed(&config, workers)).map_err(io::Error::other)?;
     let names = config.routes.iter().map(|route| route.name.clone());
     let metrics = Arc::new(Metrics::new(names, workers));
     let (mailboxes, inboxes): (Vec<_>, Vec<_>) =
         (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
-    let proxy = Proxy::new(config, metrics, mailboxes);
+    let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
+    let proxy = Proxy::new(config, metrics, mailboxes, questions);
     let listeners = accept::listen(&proxy)?;
     let admin = match proxy.settings().admin.listen {
         Some(address) => Some(
@@ -52,6 +55,13 @@ pub fn run(config: Config) -> io::Result<()> {
         ),
         None => None,
     };
+    let console = match proxy.settings().admin.resp_listen {
+        Some(address) => Some(ConsoleServer::bind(address).map_err(|error| {
+            let text = format!("admin.resp_listen: cannot listen on {address}: {error}");
+            io::Error::new(error.kind(), text)
+        })?),
+        None => None,
+    };
     let (full, closed) = watch::channel(false);
     let mut doors = Some((listeners, closed));
     for (index, inbox) in inboxes.into_iter().enumerate() {
@@ -60,7 +70,21 @@ pub fn run(config: Config) -> io::Result<()> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())?;
-    runtime.block_on(supervise(proxy, full, admin))
+    let operators = Operators {
+        admin,
+        console,
+        asked,
+        settings: Keeper::new(proxy.clone(), source, set_filter),
+    };
+    runtime.block_on(supervise(proxy, full, operators))
+}
+
+/// What serves operators, ready to be run.
+struct Operators {
+    admin: Option<AdminServer>,
+    console: Option<ConsoleServer>,
+    asked: mpsc::Receiver<Asked>,
+    settings: Keeper,
 }
 
 /// Where clients come in, and when no more do. The first worker has them.
@@ -98,7 +122,7 @@ fn start_worker(
 async fn supervise(
     proxy: Arc<Proxy>,
     full: watch::Sender<bool>,
-    admin: Option<AdminServer>,
+    operators: Operators,
 ) -> io::Result<()> {
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
@@ -116,26 +140,37 @@ async fn supervise(
             );
         }
     }
-    if let Some(admin) = admin {
+    if let Some(admin) = operators.admin {
         tracing::info!(admin = %admin.local_addr()?, "metrics and health");
         tokio::task::spawn_local(admin.run(stopped.clone()));
     }
     for warning in &proxy.settings().warnings {
         tracing::warn!("{warning}");
     }
+    let settings = Rc::new(RefCell::new(operators.settings));
+    tokio::task::spawn_local(reload::on_hangup(settings.clone()));
+    tokio::task::spawn_local(reload::on_change(settings.clone(), proxy.clone()));
+    let (drain, mut drains) = mpsc::unbounded_channel();
+    let console = Console::new(proxy.clone(), settings, drain);
+    tokio::task::spawn_local(console.clone().run(operators.asked));
+    if let Some(server) = operators.console {
+        tracing::info!(console = %server.local_addr()?, "console");
+        tokio::task::spawn_local(server.run(console, stopped.clone()));
+    }
     tokio::task::spawn_local(admin::record(proxy.clone(), stopped.clone()));
     tokio::task::spawn_local(certificates::watch(proxy.clone(), stopped.clone()));
     let started = Event::new(EventKind::Started, env!("CARGO_PKG_VERSION"));
     proxy.journal.note(started.with("pid", std::process::id()));
-    let signal = tokio::select! {
-        _ = interrupted.recv() => "SIGINT",
-        _ = terminated.recv() => "SIGTERM",
+    let by = tokio::select! {
+        _ = interrupted.recv() => "SIGINT".to_owned(),
+        _ = terminated.recv() => "SIGTERM".to_owned(),
+        Some(by) = drains.recv() => by,
     };
     tracing::info!(
-        signal,
+        by,
         "stopping: no new clients; those that are busy may finish"
     );
-    let event = Event::new(EventKind::Draining, signal);
+    let event = Event::new(EventKind::Draining, by);
     proxy
         .journal
         .note(event.with("clients", proxy.limits.taken()));
@@ -167,6 +202,7 @@ async fn supervise(
 fn handlers(proxy: &Arc<Proxy>) -> Handlers {
     let (counters, ledgers, shown) = (proxy.clone(), proxy.clone(), proxy.clone());
     let (nodes, doors) = (proxy.clone(), proxy.clone());
+    let running = proxy.clone();
     let limits = proxy.limits.clone();
     Handlers {
         sources: vec![
@@ -177,6 +213,7 @@ fn handlers(proxy: &Arc<Proxy>) -> Handlers {
             Box::new(move |out| admin::expose_doors(&doors, out)),
             Box::new(admin::expose_process),
         ],
+        settings: Box::new(move || running.settings().items()),
         ready: admin::readiness(proxy.clone()),
         overview: Box::new(move |span| admin::overview(&shown, span)),
         journal: proxy.journal.clone(),

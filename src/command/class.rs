@@ -69,6 +69,8 @@ pub enum Local {
     Reset,
     /// `CLIENT` with any subcommand
     Client,
+    /// `WEIR` with any subcommand: no command of Redis's
+    Weir,
     /// `READONLY`
     ReadOnly,
     /// `READWRITE`

@@ -19,9 +19,15 @@ const NAME_MAX: usize = 128;
 const KEY_SPECS_MAX: usize = 8;
 
 /// Commands that Weir answers whether the server lists them or not: `QUIT` was no
-/// command of the table before Redis 7, browsers' requests are in no table, and
+/// command of the table before Redis 7, browsers' requests and `WEIR` are in no table, and
 /// asking for maintenance notifications must never reach a shared connection.
-const ALWAYS: [&str; 4] = ["quit", "host:", "post", "client|maint_notifications"];
+const ALWAYS: [&str; 5] = [
+    "quit",
+    "host:",
+    "post",
+    "client|maint_notifications",
+    "weir",
+];
 
 /// One command as the server describes it.
 struct Live {

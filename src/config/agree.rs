@@ -287,13 +287,14 @@ fn listeners(config: &Config, reader: &mut Reader<'_>) {
             claim(&mut taken, &key, address, reader);
         }
     }
-    if let Some(address) = config.admin.listen {
-        claim(
-            &mut taken,
-            "admin.listen",
-            ListenAddress::Tcp(address),
-            reader,
-        );
+    let admin = [
+        ("admin.listen", config.admin.listen),
+        ("admin.resp_listen", config.admin.resp_listen),
+    ];
+    for (key, address) in admin {
+        if let Some(address) = address {
+            claim(&mut taken, key, ListenAddress::Tcp(address), reader);
+        }
     }
 }
 

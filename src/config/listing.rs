@@ -1,7 +1,7 @@
 //! All settings of a configuration by their full names: what `WEIR CONFIG GET` shows,
 //! and what differs between two configurations and what a reload may do about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::Config;
 use super::definition::{Reload, Section};
@@ -105,6 +105,46 @@ impl Config {
         let mut items = Items(Vec::new());
         self.walk(&mut items);
         items.0
+    }
+
+    /// How this configuration differs from that of a running Weir, told as settings by name
+    /// with their [shown](Item::value) values. Passwords, which are not shown, count as equal
+    /// where there is one in both.
+    pub fn changes_since(&self, running: Vec<(String, String)>) -> Vec<Change> {
+        let mut running: BTreeMap<String, String> = running.into_iter().collect();
+        let routes = self.routes.iter().map(|route| join("route", &route.name));
+        let routes: Vec<String> = routes.collect();
+        let of_route = |key: &str| routes.iter().find(|route| is_within(key, route)).cloned();
+        // Routes that run already: the others come by a restart only.
+        let known: HashSet<String> = running.keys().filter_map(|key| of_route(key)).collect();
+        let is_new = |key: &str| of_route(key).is_some_and(|route| !known.contains(&route));
+        let mut changes = Vec::new();
+        for item in self.items() {
+            let from = running.remove(&item.key);
+            if from.as_ref() != Some(&item.value) {
+                changes.push(Change {
+                    reload: match is_new(&item.key) {
+                        true => Reload::Restart,
+                        false => item.reload,
+                    },
+                    key: item.key,
+                    from: from.unwrap_or_default(),
+                    to: item.value,
+                });
+            }
+        }
+        // A limit or a user may go at any time, a route by a restart only.
+        let gone = running.into_iter().map(|(key, from)| Change {
+            reload: match of_route(&key) {
+                Some(_) => Reload::Live,
+                None => Reload::Restart,
+            },
+            key,
+            from,
+            to: String::new(),
+        });
+        changes.extend(gone);
+        changes
     }
 
     /// What would be different with `other`, in the order of the reference.
@@ -276,5 +316,30 @@ mod tests {
             assert_eq!(changes[0].key, "route.other");
             assert_eq!(changes[0].reload, Reload::Restart);
         }
+    }
+
+    #[test]
+    fn a_running_weir_is_compared_by_what_it_shows() {
+        let shown = |config: &Config| -> Vec<(String, String)> {
+            let items = config.items().into_iter();
+            items.map(|item| (item.key, item.value)).collect()
+        };
+        let running = config(PLAIN);
+        assert!(running.changes_since(shown(&running)).is_empty());
+        let other = config(&format!(
+            "[process]\nmax_clients = 5\n{PLAIN}[route.b]\nlisten = \"127.0.0.1:9\"\nbackend = \"h:1\"\n"
+        ));
+        let changes = other.changes_since(shown(&running));
+        assert_eq!(
+            changes[0].to_string(),
+            "process.max_clients: 10000 -> 5 (at once)"
+        );
+        let of_new = changes.iter().filter(|it| it.key.starts_with("route.b."));
+        assert!(
+            of_new.clone().count() > 5 && of_new.clone().all(|it| it.reload == Reload::Restart)
+        );
+        let back = running.changes_since(shown(&other));
+        let gone = back.iter().filter(|it| it.key.starts_with("route.b."));
+        assert!(gone.clone().count() > 5 && gone.clone().all(|it| it.reload == Reload::Restart));
     }
 }

@@ -134,6 +134,10 @@ kinds! {
     CertificatesRead => "certificates_read", Info, "certificates read again";
     /// They can not be used; those before stay in force. The subject is the same.
     CertificatesBad => "certificates_bad", Warning, "certificates can not be used";
+    /// The settings were read again. The subject is who asked for it.
+    Reloaded => "reloaded", Info, "settings were read again";
+    /// They were not, and nothing has changed.
+    ReloadRefused => "reload_refused", Warning, "settings were not read again";
     /// Somebody changed something. The subject is the command.
     Operator => "operator", Info, "operator's command";
 }

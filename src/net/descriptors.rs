@@ -21,8 +21,11 @@ const PER_WORKER: u64 = 4;
 /// Connections that the admin server has open at once.
 pub const ADMIN_CONNECTIONS: u64 = 64;
 
+/// Connections to the console's own port: operators and their tools.
+pub const CONSOLE_CONNECTIONS: u64 = 16;
+
 /// The admin server's connections, its listener, and one being refused.
-const ADMIN: u64 = ADMIN_CONNECTIONS + 2;
+const ADMIN: u64 = ADMIN_CONNECTIONS + CONSOLE_CONNECTIONS + 4;
 
 /// Standard streams, the main thread's runtime and signals, the log, secrets
 /// and certificates that are read, name lookups under way. Redis reserves as
@@ -128,14 +131,14 @@ mod tests {
         let of_route = (route.listen.len() + route.backend.max_connections) as u64;
         assert_eq!(
             needed(&config, 2),
-            clients + of_route + 1024 + 2 * 4 + 66 + 32
+            clients + of_route + 1024 + 2 * 4 + 84 + 32
         );
 
         let mut two = config;
         two.routes.extend_from_within(..);
         assert_eq!(
             needed(&two, 2),
-            clients + 2 * of_route + 1024 + 2 * 4 + 66 + 32
+            clients + 2 * of_route + 1024 + 2 * 4 + 84 + 32
         );
     }
 

@@ -17,7 +17,8 @@ mod tune;
 
 pub use accept::{AcceptFault, Accepted, accept, accept_fault, least_loaded};
 pub use descriptors::{
-    ADMIN_CONNECTIONS, DescriptorError, REFUSED_CLIENTS, check_descriptors, needed,
+    ADMIN_CONNECTIONS, CONSOLE_CONNECTIONS, DescriptorError, REFUSED_CLIENTS, check_descriptors,
+    needed,
 };
 pub use dial::{DialError, DialOptions, dial};
 pub use hangup::{Hangup, hangup, is_readable};

@@ -407,7 +407,7 @@ impl State {
     }
 
     /// The command at the front is answered when this is done; the session waits.
-    fn answer_later(
+    pub(super) fn answer_later(
         &mut self,
         ticket: Ticket,
         reply: impl Future<Output = Vec<u8>> + 'static,

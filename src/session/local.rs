@@ -48,6 +48,7 @@ impl State {
             Local::Auth => self.auth(ticket, request, row, silent),
             Local::Select => self.select(ticket, request, row, silent),
             Local::Client => self.client_command(ticket, request, row, silent),
+            Local::Weir => self.weir_command(ticket, request, row, silent),
             Local::Quit => self.quit(ticket, silent),
             Local::Reset => self.reset(ticket, silent),
             // Behind a node that is no cluster these are errors; it words them.

@@ -52,6 +52,9 @@ impl State {
                 // Whoever asked may have gone.
                 let _ = answer.send(self.views(route));
             }
+            Message::Identities { by, answer } => {
+                let _ = answer.send(self.identities(by));
+            }
             Message::KillClients {
                 route,
                 kill,

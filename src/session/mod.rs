@@ -15,6 +15,7 @@ mod client_admin;
 pub mod client_command;
 pub mod client_filter;
 pub mod client_line;
+mod console;
 mod control;
 mod delivery;
 mod dispatch;
@@ -58,7 +59,10 @@ mod upload;
 mod worker;
 
 pub use certificates::{Renewal, Which};
+pub use console::{Asked, By, Caller, IdentityView, QUESTIONS_MAX, Questions};
 pub use door::{Door, Place};
 pub use newcomer::Newcomer;
+pub use pause::Pause;
 pub use proxy::{Message, Proxy, Route};
+pub use registry::Kill;
 pub use worker::Worker;

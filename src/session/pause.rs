@@ -7,7 +7,7 @@ use super::dispatch::Row;
 use super::input::Request;
 use super::worker::State;
 use crate::backend::Ticket;
-use crate::command::{Class, Flags as CommandFlags};
+use crate::command::{Class, Flags as CommandFlags, Local};
 
 /// A pause in force.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,7 +53,9 @@ impl State {
                 Class::Exec => block_writes(session.extra.as_deref().map(|it| &it.transaction)),
                 _ => writes(request, row) == Some(true),
             };
-        if !held || session.flags.any(Flags::TUNNEL) {
+        // Who ends the pause is not held by it.
+        let ends_it = row.class == Class::Local(Local::Weir);
+        if !held || ends_it || session.flags.any(Flags::TUNNEL) {
             return false;
         }
         session.flags.set(Flags::PAUSED.with(Flags::WAITING));

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::admit::Episode;
 use super::client_line::ClientView;
+use super::console::{By, IdentityView, Questions};
 use super::door::Door;
 use super::fail_open::FailOpen;
 use super::failure::Failure;
@@ -75,6 +76,7 @@ pub struct Proxy {
     /// When the process started.
     pub started: Instant,
     mailboxes: Vec<UnboundedSender<Message>>,
+    questions: Questions,
     /// Clients given to each worker and not gone yet.
     loads: Vec<AtomicU32>,
     /// Bytes of memory that each worker holds for clients, as of its last tick.
@@ -133,6 +135,13 @@ pub enum Message {
         route: u16,
         /// Where to send the answer.
         answer: oneshot::Sender<Vec<ClientView>>,
+    },
+    /// Add up the clients by who they are.
+    Identities {
+        /// By what.
+        by: By,
+        /// Where to send the answer.
+        answer: oneshot::Sender<Vec<IdentityView>>,
     },
     /// Close these clients.
     KillClients {
@@ -223,11 +232,13 @@ impl Route {
 }
 
 impl Proxy {
-    /// The parts that workers share; each mailbox is one worker's.
+    /// The parts that workers share; each mailbox is one worker's, `questions` are the
+    /// console's.
     pub fn new(
         config: Config,
         metrics: Arc<Metrics>,
         mailboxes: Vec<UnboundedSender<Message>>,
+        questions: Questions,
     ) -> Arc<Proxy> {
         let workers = mailboxes.len();
         let limits = Limits::new(&config, workers);
@@ -265,6 +276,7 @@ impl Proxy {
             loads: (0..workers).map(|_| AtomicU32::new(0)).collect(),
             held: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             mailboxes,
+            questions,
             next_client_id: AtomicU64::new(1),
         })
     }
@@ -308,6 +320,11 @@ impl Proxy {
     /// How many workers there are.
     pub fn workers(&self) -> usize {
         self.mailboxes.len()
+    }
+
+    /// Where operators' questions are put.
+    pub fn questions(&self) -> &Questions {
+        &self.questions
     }
 
     /// How many clients each worker has.

@@ -49,7 +49,7 @@ fn every_line_of_the_reference_can_be_uncommented() {
     // A password is given in one of its forms, and users have to be asked for.
     let file = reference::file().replace("mode = \"redis\"", "mode = \"weir\"");
     let uncommented = file.lines().map(|line| match line.strip_prefix("# ") {
-        Some(rest) if rest.starts_with("password_") => "",
+        Some(rest) if rest.starts_with("password_") || rest.starts_with("resp_password_") => "",
         // The example listens at a port.
         Some(rest) if rest.starts_with("unix_") => "",
         Some(rest) if rest.starts_with("[route.") || is_setting(rest) => rest,
@@ -63,6 +63,7 @@ fn every_line_of_the_reference_can_be_uncommented() {
 
     let config = Config::parse("weir.toml", &uncommented).unwrap();
     let mut expected = Config::for_backend("127.0.0.1:6379");
+    expected.admin.resp_password = Some(Secret::new("..."));
     let route = &mut expected.routes[0];
     route.backend.username = Some("weir".to_owned());
     route.backend.password = Some(Secret::new("..."));

@@ -3,6 +3,7 @@
 // Real sockets and processes are waited for, not a clock that tests stop.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod commands;
 mod record;
 #[path = "../support/mod.rs"]
 mod support;

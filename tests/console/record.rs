@@ -87,7 +87,10 @@ fn the_numbers_of_each_second_are_in_the_record() {
         let commands = samples
             .iter()
             .filter_map(|sample| sample["routes"][0]["commands"].as_u64());
-        commands.sum::<u64>() >= 50
+        let last = samples
+            .last()
+            .map(|sample| &sample["routes"][0]["nodes"][0]["up"]);
+        commands.sum::<u64>() >= 50 && last == Some(&Value::Bool(true))
     });
     let samples = record["samples"].as_array().expect("samples");
     let route = &samples.last().expect("samples")["routes"][0];

@@ -27,6 +27,7 @@ impl Fixture {
                 Box::new(move |out| counted.expose(out)),
                 Box::new(crate::admin::expose_process),
             ],
+            settings: Box::new(Vec::new),
             ready: Box::new(move || asked.lock().unwrap().clone().map_or(Ok(()), Err)),
             overview: Box::new(|span| format!("{{\"span\":{}}}", span as usize)),
             journal: Arc::new(Journal::new()),
@@ -284,6 +285,7 @@ async fn a_lost_owner_stops_the_server() {
 fn an_address_that_is_taken_is_known_before_anything_runs() {
     let handlers = || Handlers {
         sources: Vec::new(),
+        settings: Box::new(Vec::new),
         ready: Box::new(|| Ok(())),
         overview: Box::new(|_| String::new()),
         journal: Arc::new(Journal::new()),

@@ -82,4 +82,5 @@ pub(super) const ROWS: &[Row] = &[
     row("slowlog|len", 2, ADMIN | ANYTIME | RETRY_SAFE, NONE, Plain),
     row("slowlog|reset", 2, ADMIN | ANYTIME, NONE, Plain),
     row("time", 1, ANYTIME | RETRY_SAFE, NONE, Plain),
+    row("weir", -1, ADMIN | SESSION, NONE, Class::Local(Local::Weir)),
 ];

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
+use crate::config::Secret;
 use crate::config::definition::section;
-use crate::config::kind::ListenOrOff;
+use crate::config::kind::{ListenOrOff, OptionalPassword};
 
 section! {
     /// Where operators look: metrics for Prometheus on /metrics, and /healthz
@@ -13,5 +14,18 @@ section! {
         /// since whoever reaches it sees names and addresses of clients.
         listen: Option<SocketAddr> = ListenOrOff,
             default "127.0.0.1:6390", changes Restart;
+
+        /// Address of the console for Redis clients, such as "127.0.0.1:6391": the commands
+        /// WEIR HELP, WEIR CLIENTS and so on, with `redis-cli -p 6391`. Off by default, since
+        /// whoever reaches it may close clients and change settings; operators may use WEIR on
+        /// the service port too, where `operator_networks` or `operator_users` name them.
+        resp_listen: Option<SocketAddr> = ListenOrOff,
+            default "off", changes Restart;
+
+        /// The password that the console's port asks for. Without one it is open to all who
+        /// reach it. Better not written here: `resp_password_env` names an environment
+        /// variable that holds it, `resp_password_file` a file.
+        resp_password: Option<Secret> = OptionalPassword,
+            default none, example "...", changes Live;
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::definition::section;
-use crate::config::kind::{Count, DAY, GIB, HOUR, MIB, MILLISECOND, Size, Time};
+use crate::config::kind::{Count, DAY, GIB, HOUR, MIB, MILLISECOND, Size, Switch, Time};
 
 section! {
     /// What all routes of one Weir share.
@@ -47,5 +47,11 @@ section! {
         /// closes the rest. Ten seconds are within the 30 that Kubernetes gives.
         drain_timeout: Duration = Time::from_to(Duration::ZERO, HOUR),
             default "10s", changes Live;
+
+        /// Read this file again when it has changed, as SIGHUP and WEIR RELOAD do. It is
+        /// looked at every two seconds and taken once it has stayed the same between two
+        /// looks. Off, since a file that is being edited should not take effect by surprise.
+        watch_config: bool = Switch,
+            default false, changes Live;
     }
 }
