@@ -81,6 +81,7 @@ impl Config {
             }
             visitor.section(&join(&path, "timeouts"), &route.timeouts);
             visitor.section(&join(&path, "health"), &route.health);
+            visitor.section(&join(&path, "overload"), &route.overload);
             visitor.section(&join(&path, "auth"), &route.auth);
             for user in &route.auth.users {
                 let users = join(&join(&path, "auth"), "users");

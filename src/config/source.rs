@@ -142,6 +142,7 @@ impl Config {
             "clients" => reader.put(&mut route.clients, path, name, given),
             "timeouts" => reader.put(&mut route.timeouts, path, name, given),
             "health" => reader.put(&mut route.health, path, name, given),
+            "overload" => reader.put(&mut route.overload, path, name, given),
             "auth" => reader.put(&mut route.auth, path, name, given),
             // Who may log in is a matter of the file.
             _ => {

@@ -64,7 +64,7 @@ fn a_limit_that_is_reached_and_cleared_is_told_once_each() {
         let refusal = weir.client().command(&["PING"]);
         assert!(refusal.starts_with(b"-ERR max number of clients"));
     }
-    assert_eq!(times(&weir, "limit_reached"), 1);
+    wait_until("the limit is told", || times(&weir, "limit_reached") == 1);
     drop(held);
     weir.wait_for_log("clients.max_clients is no longer reached");
     wait_until("the end is noted", || times(&weir, "limit_cleared") == 1);
