@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::doctor::{self, Finding};
 use super::dump;
 use super::overview::Span;
 use crate::metrics::{CONTENT_TYPE as EXPOSITION_TYPE, Exposition, Journal};
@@ -64,6 +65,9 @@ pub type Ready = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 /// Tells the settings in force.
 pub type Settings = Box<dyn Fn() -> Vec<crate::config::Item> + Send + Sync>;
 
+/// Tells what is wrong.
+pub type Doctor = Box<dyn Fn() -> Vec<Finding> + Send + Sync>;
+
 /// Tells what the page shows.
 pub type Overview = Box<dyn Fn(Span) -> String + Send + Sync>;
 
@@ -76,6 +80,8 @@ pub struct Handlers {
     pub settings: Settings,
     /// For `/readyz`.
     pub ready: Ready,
+    /// For the diagnosis, as text and as JSON.
+    pub doctor: Doctor,
     /// For the page.
     pub overview: Overview,
     /// For the record and the events.
@@ -251,6 +257,18 @@ const PAGES: &[Page] = &[
         answer: readyz,
     },
     Page {
+        path: "/doctor",
+        method: Method::GET,
+        about: "what is wrong, what shows it, and what to do",
+        answer: doctor_text,
+    },
+    Page {
+        path: "/doctor.json",
+        method: Method::GET,
+        about: "the same as JSON",
+        answer: doctor_json,
+    },
+    Page {
         path: "/events.json",
         method: Method::GET,
         about: "what happened last, as JSON",
@@ -335,6 +353,15 @@ fn page(_: &Handlers) -> Answer {
 
 fn overview(handlers: &Handlers, span: Span) -> Answer {
     typed(StatusCode::OK, JSON, (handlers.overview)(span))
+}
+
+fn doctor_text(handlers: &Handlers) -> Answer {
+    text(StatusCode::OK, doctor::text(&(handlers.doctor)()))
+}
+
+fn doctor_json(handlers: &Handlers) -> Answer {
+    let findings = doctor::json(&(handlers.doctor)());
+    typed(StatusCode::OK, JSON, findings.to_string())
 }
 
 fn metrics(handlers: &Handlers) -> Answer {

@@ -4,6 +4,7 @@
 //! client anything, and it only reads.
 
 mod console;
+pub mod doctor;
 mod doors;
 mod dump;
 mod http;
@@ -20,10 +21,10 @@ pub use console::{
 };
 pub use doors::expose_doors;
 pub use dump::{event_json, events_json, record_json, record_markdown, sample_json};
-pub use http::{AdminServer, CONNECTIONS_MAX, Handlers, Overview, Ready, Source};
+pub use http::{AdminServer, CONNECTIONS_MAX, Doctor, Handlers, Overview, Ready, Source};
 pub use limits::expose_limits;
 pub use node_status::expose_nodes;
-pub use overview::{Span, overview};
+pub use overview::{Span, findings, overview};
 pub use process::expose_process;
 pub use recorder::record;
 pub use settings::{Keeper, Refused as SettingsRefused, SetFilter};

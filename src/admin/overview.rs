@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
+use super::doctor;
 use super::dump::event_json;
 use crate::backend::{Kind, LedgerSnapshot};
 use crate::metrics::{Journal, RESOLUTIONS, RouteSample, Sample, utc};
@@ -28,6 +29,8 @@ pub enum Span {
 pub fn overview(proxy: &Proxy, span: Span) -> String {
     let latest = proxy.journal.samples().latest().cloned();
     let history: Vec<Sample> = proxy.journal.samples().of(span as usize).cloned().collect();
+    let evidence = doctor::gather(proxy);
+    let findings: Vec<_> = evidence.iter().flat_map(doctor::diagnose).collect();
     let routes: Vec<Value> = proxy
         .routes
         .iter()
@@ -40,6 +43,7 @@ pub fn overview(proxy: &Proxy, span: Span) -> String {
                 "over": latest.as_ref().map(|sample| seconds(sample.over)),
                 "connections": connections(route),
                 "nodes": nodes(route, now),
+                "usual": evidence[index].usual.map(usual_json),
                 "why": why(proxy, index),
                 "history": history_json(&history, index),
             })
@@ -53,13 +57,26 @@ pub fn overview(proxy: &Proxy, span: Span) -> String {
         "times": history.iter().map(|sample| sample.at).collect::<Vec<_>>(),
         "routes": routes,
         "events": events(&proxy.journal),
+        "findings": doctor::json(&findings),
     });
     overview.to_string()
+}
+
+/// What is wrong on any route.
+pub fn findings(proxy: &Proxy) -> Vec<doctor::Finding> {
+    doctor::gather(proxy)
+        .iter()
+        .flat_map(doctor::diagnose)
+        .collect()
 }
 
 fn events(journal: &Journal) -> Vec<Value> {
     let events = journal.last(EVENTS_SHOWN, |_| true);
     events.iter().rev().map(event_json).collect()
+}
+
+fn usual_json(usual: doctor::Rates) -> Value {
+    json!({"commands": usual.commands, "accepted": usual.accepted, "p99_us": usual.p99_us})
 }
 
 fn now_json(now: &RouteSample) -> Value {

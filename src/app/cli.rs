@@ -101,6 +101,17 @@ enum Command {
         ready: bool,
     },
 
+    /// Ask a running Weir what is wrong, what shows it, and what to do
+    Doctor {
+        /// Where the running Weir serves metrics and health
+        #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:6390")]
+        admin: SocketAddr,
+
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+
     /// Write out what a running Weir has recorded: events and numbers over time, in UTC
     Record {
         /// Where the running Weir serves metrics and health
@@ -126,6 +137,7 @@ pub fn main() -> ExitCode {
     match command {
         Some(Command::Check { config, against }) => check(config, against),
         Some(Command::Health { admin, ready }) => tell_health(admin, ready),
+        Some(Command::Doctor { admin, json }) => doctor(admin, json),
         Some(Command::Record { admin, format }) => record(admin, format),
         None => match configuration(run) {
             Ok((source, config)) => start(source, config),
@@ -191,6 +203,11 @@ const RECORD_PATIENCE: Duration = Duration::from_secs(10);
 fn tell_health(admin: SocketAddr, ready: bool) -> ExitCode {
     let path = if ready { "/readyz" } else { "/healthz" };
     tell(admin, path, HEALTH_PATIENCE)
+}
+
+fn doctor(admin: SocketAddr, json: bool) -> ExitCode {
+    let path = if json { "/doctor.json" } else { "/doctor" };
+    tell(admin, path, RECORD_PATIENCE)
 }
 
 fn record(admin: SocketAddr, format: Format) -> ExitCode {

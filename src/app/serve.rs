@@ -201,7 +201,7 @@ async fn supervise(
 
 fn handlers(proxy: &Arc<Proxy>) -> Handlers {
     let (counters, ledgers, shown) = (proxy.clone(), proxy.clone(), proxy.clone());
-    let (nodes, doors) = (proxy.clone(), proxy.clone());
+    let (nodes, doors, patient) = (proxy.clone(), proxy.clone(), proxy.clone());
     let running = proxy.clone();
     let limits = proxy.limits.clone();
     Handlers {
@@ -215,6 +215,7 @@ fn handlers(proxy: &Arc<Proxy>) -> Handlers {
         ],
         settings: Box::new(move || running.settings().items()),
         ready: admin::readiness(proxy.clone()),
+        doctor: Box::new(move || admin::findings(&patient)),
         overview: Box::new(move |span| admin::overview(&shown, span)),
         journal: proxy.journal.clone(),
     }

@@ -29,6 +29,7 @@ impl Fixture {
             ],
             settings: Box::new(Vec::new),
             ready: Box::new(move || asked.lock().unwrap().clone().map_or(Ok(()), Err)),
+            doctor: Box::new(Vec::new),
             overview: Box::new(|span| format!("{{\"span\":{}}}", span as usize)),
             journal: Arc::new(Journal::new()),
         };
@@ -287,6 +288,7 @@ fn an_address_that_is_taken_is_known_before_anything_runs() {
         sources: Vec::new(),
         settings: Box::new(Vec::new),
         ready: Box::new(|| Ok(())),
+        doctor: Box::new(Vec::new),
         overview: Box::new(|_| String::new()),
         journal: Arc::new(Journal::new()),
     };
