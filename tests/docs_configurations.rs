@@ -18,14 +18,34 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// The blocks of a page that are TOML and begin a route: others are excerpts.
+/// The blocks of a page that are TOML and begin a route; others are excerpts.
 fn configurations(page: &str) -> impl Iterator<Item = &str> {
     page.split("\n```toml\n")
         .skip(1)
         .filter_map(|rest| rest.split_once("\n```"))
         .map(|(block, _)| block)
-        .filter(|block| block.lines().any(|line| line.starts_with("listen = ")))
-        .filter(|block| block.contains("[route."))
+        .filter(|block| {
+            block
+                .lines()
+                .any(|line| line == "[route.main]" || line == "[route.cache]")
+        })
+}
+
+/// The block with the certificates that it names in `folder`, where they are made.
+fn with_files_in(folder: &Path, block: &str) -> String {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    for name in block
+        .split('"')
+        .filter(|word| word.starts_with("/etc/weir/"))
+    {
+        let pem = match name.ends_with(".key") {
+            true => made.signing_key.serialize_pem(),
+            false => made.cert.pem(),
+        };
+        let name = name.trim_start_matches("/etc/weir/");
+        std::fs::write(folder.join(name), pem).expect("written");
+    }
+    block.replace("/etc/weir/", &format!("{}/", folder.display()))
 }
 
 #[test]
@@ -36,7 +56,7 @@ fn every_configuration_in_the_documents_has_no_mistakes() {
     for page in pages() {
         let text = std::fs::read_to_string(&page).expect("a page");
         for block in configurations(&text) {
-            std::fs::write(&file, block).expect("written");
+            std::fs::write(&file, with_files_in(folder.path(), block)).expect("written");
             let run = Command::new(env!("CARGO_BIN_EXE_weir"))
                 .args(["check", "--config"])
                 .arg(&file)
