@@ -15,6 +15,7 @@ mod process;
 mod recorder;
 mod settings;
 mod status;
+mod topology_status;
 
 pub use console::{
     Console, ROWS as CONSOLE_ROWS, Server as ConsoleServer, markdown as console_markdown,
@@ -29,3 +30,4 @@ pub use process::expose_process;
 pub use recorder::record;
 pub use settings::{Keeper, Refused as SettingsRefused, SetFilter};
 pub use status::{expose_backends, readiness};
+pub use topology_status::expose_topology;

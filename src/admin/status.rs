@@ -106,7 +106,7 @@ pub fn readiness(proxy: Arc<Proxy>) -> Ready {
             .routes
             .iter()
             .map(|route| (route, route.deployment.primary()))
-            .filter(|(_, node)| !node.is_ready())
+            .filter(|(route, node)| !node.is_ready() || route.deployment.outage().is_some())
             .map(|(route, node)| {
                 let why = node.last_error();
                 let why = why.map_or("not reached yet".into(), |error| error.to_string());

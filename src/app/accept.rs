@@ -90,7 +90,7 @@ pub async fn accept(proxy: Arc<Proxy>, listener: Listener, mut stop: watch::Rece
     // be told a wrong version, or be let in without a login.
     let route_of = &proxy.routes[route as usize];
     let patience = route_of.settings().timeouts.connect * 2;
-    let _ = tokio::time::timeout(patience, route_of.deployment.primary().first_met()).await;
+    let _ = tokio::time::timeout(patience, route_of.deployment.first_met()).await;
     let door: &Door = &route_of.doors[door_index as usize];
     let mut pace = Pace::new(0);
     let now = || proxy.started.elapsed().as_micros() as u64;

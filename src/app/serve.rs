@@ -128,7 +128,14 @@ async fn supervise(
     let mut terminated = signal(SignalKind::terminate())?;
     let (stop, stopped) = watch::channel(false);
     for (index, route) in proxy.routes.iter().enumerate() {
-        tokio::task::spawn_local(route.deployment.clone().run());
+        let workers = proxy.clone();
+        let tell = move || {
+            for worker in 0..workers.workers() {
+                let route = index as u16;
+                workers.send(worker, Message::Topology { route });
+            }
+        };
+        tokio::task::spawn_local(route.deployment.clone().run(tell));
         let settings = route.settings();
         for door in &route.doors {
             tracing::info!(
@@ -204,6 +211,7 @@ fn handlers(proxy: &Arc<Proxy>) -> Handlers {
     let (nodes, doors, patient) = (proxy.clone(), proxy.clone(), proxy.clone());
     let running = proxy.clone();
     let limits = proxy.limits.clone();
+    let topologies = proxy.clone();
     Handlers {
         sources: vec![
             Box::new(move |out| counters.metrics.expose(out)),
@@ -211,6 +219,7 @@ fn handlers(proxy: &Arc<Proxy>) -> Handlers {
             Box::new(move |out| admin::expose_nodes(&nodes, out)),
             Box::new(move |out| admin::expose_limits(&limits, out)),
             Box::new(move |out| admin::expose_doors(&doors, out)),
+            Box::new(move |out| admin::expose_topology(&topologies, out)),
             Box::new(admin::expose_process),
         ],
         settings: Box::new(move || running.settings().items()),

@@ -6,6 +6,7 @@
 //! happens to a reply is the business of the [`Sink`] that the caller brings.
 
 mod exclusive;
+mod facts;
 mod monitor;
 mod shared;
 mod sink;
@@ -26,6 +27,7 @@ use super::ring::Ring;
 use crate::net::Stream;
 use crate::resp::{ReplyScanner, Version};
 pub use exclusive::first_bulk;
+pub use facts::is_about_node;
 pub use sink::{Broken, Sink};
 
 /// Commands that were written together.
@@ -124,6 +126,8 @@ pub struct Conn {
     pub answer_micros: u64,
     /// No new commands: closes when the last reply has arrived.
     pub retiring: bool,
+    /// Errors that say what the node is are looked at: there may be another node.
+    pub heeds: bool,
     /// Its state may have changed: closes instead of being used again.
     pub dirty: bool,
     /// In the worker's list of connections to flush.
@@ -197,6 +201,7 @@ impl Conn {
             answers: 0,
             answer_micros: 0,
             retiring: false,
+            heeds: false,
             dirty: false,
             queued: false,
             half_closing: false,

@@ -50,6 +50,9 @@ impl Marks {
     /// Of a [`LOST`](Self::LOST) one: it was refused. Its row of the table is the code of
     /// the reason instead.
     pub const REFUSED: Marks = Marks(1 << 15);
+    /// Behind a command of the same session that the node has refused because of what
+    /// it is: its reply is kept until that is decided.
+    pub const HEEDED: Marks = Marks(1 << 12);
 
     /// Both sets together.
     #[must_use]

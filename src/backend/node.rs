@@ -229,6 +229,11 @@ impl Node {
         std::ptr::eq(Arc::as_ptr(table), Arc::as_ptr(&self.table.load()))
     }
 
+    /// Whether the node has said anything of itself.
+    pub fn has_told(&self) -> bool {
+        self.learnt.load(Relaxed)
+    }
+
     /// The version that decides how the node words things.
     pub fn server_version(&self) -> ServerVersion {
         self.facts.load().server_version()

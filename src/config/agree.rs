@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::reader::{Reader, join};
 use super::units::{format_duration, format_size};
-use super::{AuthMode, Config, ListenAddress, Listener, Process, Route};
+use super::{AuthMode, Config, ListenAddress, Listener, Process, Route, TopologyKind};
 
 /// Resolves and checks; mistakes go to `reader`.
 pub(super) fn agree(config: &mut Config, reader: &mut Reader<'_>) {
@@ -29,6 +29,7 @@ pub(super) fn agree(config: &mut Config, reader: &mut Reader<'_>) {
         limits(route, &path, reader);
         access(route, &path, reader);
         backend(route, &path, reader);
+        topology(route, &path, reader);
         timeouts(route, &path, reader);
         auth(route, &path, reader);
         tls::backend(route, &path, reader);
@@ -228,6 +229,62 @@ fn backend(route: &mut Route, path: &str, reader: &mut Reader<'_>) {
     if backend.username.is_some() && backend.password.is_none() {
         let problem = "expected a password with it, found none";
         reader.mistake_unless_wrong(&key("username"), &[&key("password")], problem);
+    }
+}
+
+/// Each topology is found by settings of its own.
+fn topology(route: &mut Route, path: &str, reader: &mut Reader<'_>) {
+    let backend = &mut route.backend;
+    let key = |name: &str| format!("{path}.backend.{name}");
+    let (kind, name) = match backend.topology {
+        TopologyKind::Standalone => (None, "standalone"),
+        TopologyKind::Replicated => (Some(("nodes", !backend.nodes.is_empty())), "replicated"),
+        TopologyKind::Sentinel => (
+            Some(("sentinels", !backend.sentinels.is_empty())),
+            "sentinel",
+        ),
+    };
+    let is_of_sentinel = |name: &str| name.starts_with("sentinel");
+    let settings = [
+        "nodes",
+        "sentinels",
+        "sentinel_master",
+        "sentinel_username",
+        "sentinel_password",
+        "address",
+    ];
+    for setting in settings {
+        let belongs = match backend.topology {
+            TopologyKind::Standalone => setting == "address",
+            TopologyKind::Replicated => setting == "nodes",
+            TopologyKind::Sentinel => is_of_sentinel(setting),
+        };
+        if !belongs && reader.is_written(&key(setting)) {
+            let problem = format!("expected none where the topology is \"{name}\", found one");
+            reader.mistake_unless_wrong(&key(setting), &[&key("topology")], problem);
+        }
+    }
+    let Some((list, is_given)) = kind else { return };
+    if !is_given {
+        let problem = format!("expected `{list}` with it, found none");
+        reader.mistake_unless_wrong(&key("topology"), &[&key(list)], problem);
+    }
+    if backend.topology == TopologyKind::Sentinel && backend.sentinel_master.is_none() {
+        let problem = "expected `sentinel_master` with it, found none";
+        let name = key("sentinel_master");
+        reader.mistake_unless_wrong(&key("topology"), &[&name, &key(list)], problem);
+    }
+    if backend.sentinel_username.is_some() && backend.sentinel_password.is_none() {
+        let problem = "expected a password with it, found none";
+        let password = key("sentinel_password");
+        reader.mistake_unless_wrong(&key("sentinel_username"), &[&password], problem);
+    }
+    // What the route is called by in logs until its primary is known.
+    let first = backend.nodes.first().or(backend.sentinels.first());
+    if let Some(first) = first.cloned()
+        && backend.topology != TopologyKind::Standalone
+    {
+        backend.address = first;
     }
 }
 

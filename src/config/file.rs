@@ -12,7 +12,7 @@ use super::kind::Sources;
 use super::mistake::{Mistake, Mistakes};
 use super::reader::{Entry, Reader, join};
 use super::source::{self, Override};
-use super::{Access, BackendTls, Config, Limit, Listener, Route, User};
+use super::{Access, BackendTls, Config, Limit, Listener, Route, TopologyKind, User};
 
 /// The longest file that Weir reads, in bytes: a thousand routes fit many times.
 const FILE_LEN_MAX: u64 = 4 << 20;
@@ -21,7 +21,8 @@ const ROUTE_NAME_LEN_MAX: usize = 64;
 
 const ROOT_PARTS: &[&str] = &["process", "log", "admin", "route"];
 const ROUTE_PARTS: &[&str] = &[
-    "clients", "limits", "access", "backend", "auth", "timeouts", "overload", "health", "listener",
+    "clients", "limits", "access", "backend", "failover", "auth", "timeouts", "overload", "health",
+    "listener",
 ];
 
 /// Reads and checks the file at `path`; what `flags` name has precedence over it.
@@ -142,6 +143,7 @@ fn route(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Route {
         let path = join(&path, part.key);
         match part.key {
             "clients" => section(reader, &mut route.clients, &path, &part),
+            "failover" => section(reader, &mut route.failover, &path, &part),
             "timeouts" => section(reader, &mut route.timeouts, &path, &part),
             "health" => section(reader, &mut route.health, &path, &part),
             "overload" => section(reader, &mut route.overload, &path, &part),
@@ -162,7 +164,11 @@ fn route(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Route {
             _ => unreachable!("settings() returns only the parts it was asked for"),
         }
     }
-    reader.require::<super::Backend>(&join(&path, "backend"), Some(backend_line));
+    let backend = join(&path, "backend");
+    // Other topologies are found by other settings than one address.
+    if route.backend.topology == TopologyKind::Standalone {
+        reader.require::<super::Backend>(&backend, Some(backend_line));
+    }
     route
 }
 

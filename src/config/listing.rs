@@ -80,6 +80,7 @@ impl Config {
                 visitor.section(&join(&access, &rule.name), rule);
             }
             visitor.section(&join(&path, "timeouts"), &route.timeouts);
+            visitor.section(&join(&path, "failover"), &route.failover);
             visitor.section(&join(&path, "health"), &route.health);
             visitor.section(&join(&path, "overload"), &route.overload);
             visitor.section(&join(&path, "auth"), &route.auth);

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use super::definition::Section;
 use super::section::{
-    Access, Admin, Auth, Backend, BackendTls, Clients, Health, Limit, Listener, Log, Overload,
-    Process, Route, Timeouts, User,
+    Access, Admin, Auth, Backend, BackendTls, Clients, Failover, Health, Limit, Listener, Log,
+    Overload, Process, Route, Timeouts, User,
 };
 
 pub use super::definition::{Facts, Fallback, Reload};
@@ -32,6 +32,7 @@ pub fn chapters() -> Vec<Chapter> {
         chapter::<Listener>("route.NAME.listener.NAME"),
         chapter::<Backend>("route.NAME.backend"),
         chapter::<BackendTls>("route.NAME.backend.tls"),
+        chapter::<Failover>("route.NAME.failover"),
         chapter::<Clients>("route.NAME.clients"),
         chapter::<Limit>("route.NAME.limits.NAME"),
         chapter::<Access>("route.NAME.access.NAME"),

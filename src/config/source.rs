@@ -141,6 +141,7 @@ impl Config {
             "backend" => reader.put(&mut route.backend, path, name, given),
             "clients" => reader.put(&mut route.clients, path, name, given),
             "timeouts" => reader.put(&mut route.timeouts, path, name, given),
+            "failover" => reader.put(&mut route.failover, path, name, given),
             "health" => reader.put(&mut route.health, path, name, given),
             "overload" => reader.put(&mut route.overload, path, name, given),
             "auth" => reader.put(&mut route.auth, path, name, given),

@@ -6,5 +6,10 @@
 //! Always true: there is a snapshot, and it has a node that commands go to.
 
 mod deployment;
+mod members;
+mod probe;
+mod resolve;
+mod sentinel;
+mod watch;
 
 pub use deployment::{Deployment, Snapshot};

@@ -121,6 +121,18 @@ kinds! {
     /// The connection was lost over which clients were subscribed, and they were closed so
     /// that they subscribe anew. The subject is the node's address.
     SubscribersClosed => "subscribers_closed", Warning, "subscription connection lost";
+    /// Another node takes the writes. The subject is its address.
+    Failover => "failover", Warning, "became the primary";
+    /// There is no primary that can be used. The subject is the one that was it last.
+    NoPrimary => "no_primary", Critical, "is lost, and there is no other primary";
+    /// It can be used again.
+    PrimaryBack => "primary_back", Info, "takes writes again";
+    /// A second node says that it is the primary; it gets nothing.
+    RivalPrimary => "rival_primary", Critical, "says that it is the primary too; it gets nothing";
+    /// A node holds the data of another deployment; it gets nothing.
+    ForeignNode => "foreign_node", Critical, "belongs to another deployment; it gets nothing";
+    /// No sentinel answers: what was known last holds.
+    SentinelsDown => "sentinels_down", Warning, "no sentinel answers; what was known last holds";
     /// A limit of Weir is reached and refuses. The subject is the setting.
     LimitReached => "limit_reached", Critical, "limit reached";
     /// Most of a limit is used. The subject is the setting.

@@ -1,5 +1,7 @@
 //! What is known of a deployment at one moment.
 
+use super::{Health, Standing};
+
 /// Names a node for as long as the process runs; none is given twice. A node that
 /// goes and comes back under its address is another one.
 pub type NodeId = u32;
@@ -35,6 +37,16 @@ pub struct Member {
     pub address: String,
     /// What it is.
     pub role: Role,
+    /// Whether it serves.
+    pub health: Health,
+    /// How it stands to the deployment.
+    pub standing: Standing,
+    /// Its last write to disk failed.
+    pub disk_error: bool,
+    /// Its share of the reads that replicas serve, from 0 (none) to 1.
+    pub read_weight: f32,
+    /// How fast it answers a probe, in microseconds, smoothed.
+    pub latency_us: u64,
 }
 
 /// A deployment at one moment; immutable, a change makes another one.
@@ -47,6 +59,8 @@ pub struct Topology {
     /// Place in [`Topology::members`] of the node that commands go to: the primary, or
     /// the one that was it last.
     pub primary: usize,
+    /// Whether that node is one and can be used. Else what needs it waits, or fails.
+    pub is_writable: bool,
 }
 
 impl Topology {
@@ -58,8 +72,14 @@ impl Topology {
                 id,
                 address,
                 role: Role::Primary,
+                health: Health::Unknown,
+                standing: Standing::Primary,
+                disk_error: false,
+                read_weight: 0.0,
+                latency_us: 0,
             }],
             primary: 0,
+            is_writable: true,
         }
     }
 }

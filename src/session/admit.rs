@@ -16,7 +16,7 @@ use super::failure::{Busy, Failure};
 use super::input::{Request, Step};
 use super::worker::State;
 use crate::admission::{Gate, GateLimits, Priority, Verdict, Work};
-use crate::backend::{Entry, Io, Kind, Marks, Mode, Node, Ticket};
+use crate::backend::{Entry, Held, Io, Kind, Marks, Mode, Node, Ticket};
 use crate::command::Class;
 use crate::config;
 use crate::metrics::{Event, EventKind};
@@ -232,7 +232,7 @@ impl State {
         self.put(ticket, conn, frame, id, marks);
     }
 
-    fn gate_of_conn(&mut self, conn: u32) -> &mut Gate {
+    pub(super) fn gate_of_conn(&mut self, conn: u32) -> &mut Gate {
         &mut self.gates[self.conns[conn as usize].admission as usize].gate
     }
 
@@ -581,6 +581,51 @@ impl State {
         self.memory
             .add_request(&mut connection.charged, request.len());
         self.mark_dirty(target);
+    }
+
+    /// The lane's node gets nothing more: those who wait in it go where their sessions'
+    /// commands go now.
+    pub(super) fn move_lines(&mut self, lane: u32) {
+        let Some(mut lines) = self
+            .lanes
+            .get_mut(lane as usize)
+            .and_then(|it| it.lines.take())
+        else {
+            return;
+        };
+        let gate = self.lanes[lane as usize].gate as usize;
+        for work in Work::ALL {
+            for priority in Priority::ALL {
+                let line = lines.of(work, priority);
+                while let Some((entry, request)) = line.pop(|entry, it| (entry, it.to_vec())) {
+                    self.gates[gate].gate.left(work, priority, None);
+                    self.move_waiting(&entry, &request);
+                }
+            }
+        }
+        self.memory
+            .recount_conn(&mut lines.charged, Held::default());
+        self.gates[gate].lined.retain(|&lined| lined != lane);
+        self.drop_lane_if_unused(lane);
+    }
+
+    fn move_waiting(&mut self, entry: &Entry, request: &[u8]) {
+        let Some(session) = self.session(entry.to) else {
+            return;
+        };
+        if session.in_flight > session.queued || entry.marks.any(Marks::REFUSED) {
+            // What is before it is at the node that gets nothing more.
+            return self.refuse_waiting(entry, Busy::NoConnection);
+        }
+        session.queued -= 1;
+        match self.lane_conn(entry.to) {
+            Ok(conn) => {
+                self.conns[conn as usize].append(request, *entry);
+                self.sessions[entry.to.slot as usize].conn = conn;
+                self.mark_dirty(conn);
+            }
+            Err(failure) => self.fail_entry(entry, &failure.reply(), &failure),
+        }
     }
 
     /// No connection is to be had for those who wait in a lane.

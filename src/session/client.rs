@@ -15,6 +15,7 @@ use super::reply_size::ReplySize;
 use super::subscribe::Subscriber;
 use crate::admission::{ClientPermit, Priority};
 use crate::backend::{Partition, Ticket, User, UserId};
+use crate::config::ReadFrom;
 use crate::metrics::CloseReason;
 use crate::net::tls::TlsIdentity;
 use crate::net::{Peer, Stream};
@@ -69,11 +70,24 @@ impl Flags {
     pub const GUARDED: Flags = Flags(1 << 20);
     /// A command was refused; so is what its client had sent behind it at once.
     pub const REFUSING: Flags = Flags(1 << 16);
+    /// Not all of its reads go to the primary.
+    pub const BALANCED: Flags = Flags(1 << 22);
+    /// Waits for a primary, or for an operator to let go.
+    pub const HELD: Flags = Flags(1 << 17);
+    /// The node has refused commands of it; they are looked at when all that is under way
+    /// was answered.
+    pub const STASHED: Flags = Flags(1 << 18);
 
     /// Both sets together.
     #[must_use]
     pub const fn with(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
+    }
+
+    /// Without those of `other`.
+    #[must_use]
+    pub const fn without(self, other: Flags) -> Flags {
+        Flags(self.0 & !other.0)
     }
 
     /// Whether any of `other` is set.
@@ -109,7 +123,13 @@ pub const OFF_THE_STRAIGHT_PATH: Flags = Flags::REPLY_OFF
     .with(Flags::MOVED)
     .with(Flags::GUARDED)
     .with(Flags::REFUSING)
+    .with(Flags::BALANCED)
     .with(HALTED);
+
+/// The same for a session whose reads do not all go to the primary.
+pub const OFF_ANY_STRAIGHT_PATH: Flags = OFF_THE_STRAIGHT_PATH
+    .without(Flags::BALANCED)
+    .without(Flags::MOVED);
 
 /// One client connection.
 #[derive(Debug)]
@@ -138,6 +158,11 @@ pub struct Session {
     pub conn: u32,
     /// The lane that plain commands take; [`NONE`] before the first one.
     pub lane: u32,
+    /// The lane that its reads take, if not the same; [`NONE`] before the first one.
+    pub reader: u32,
+    /// When it had written last and was answered, in microseconds; 0 if what it reads
+    /// does not depend on that.
+    pub wrote_at: u64,
     /// User, protocol version, database: what Redis keeps for a connection.
     pub partition: Partition,
     /// As whom its commands run; keeps the credential known.
@@ -250,6 +275,8 @@ pub struct Extra {
     pub lib_version: Vec<u8>,
     /// Who it is by the certificate that it has shown and that was found good.
     pub tls_identity: Option<Arc<TlsIdentity>>,
+    /// `READONLY` or `READWRITE`: where it wants its reads to go.
+    pub reads: Option<ReadFrom>,
     /// `CLIENT NO-EVICT on`.
     pub no_evict: bool,
     /// The user it logged in as, as the client wrote it; empty for `default`.

@@ -133,6 +133,7 @@ impl State {
             ClientCommand::SetName(name) => {
                 session.extra().name = name;
                 self.identify(ticket);
+                self.refresh_reads(ticket);
             }
             ClientCommand::SetInfo(LibraryInfo::Name, name) => session.extra().lib_name = name,
             ClientCommand::SetInfo(LibraryInfo::Version, text) => {

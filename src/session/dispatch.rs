@@ -1,7 +1,9 @@
 //! One command: which way does it go. The straight path of plain commands
 //! first, everything uncommon below it.
 
-use super::client::{Extra, Flags, OFF_THE_STRAIGHT_PATH, Transaction, Until};
+use super::client::{
+    Extra, Flags, OFF_ANY_STRAIGHT_PATH, OFF_THE_STRAIGHT_PATH, Transaction, Until,
+};
 use super::failure::{self, Failure};
 use super::input::{Request, Step};
 use super::worker::State;
@@ -79,6 +81,14 @@ impl State {
             && !front.refuses_growth
         {
             return self.forward(ticket, request.frame, row.id, row.marks());
+        }
+        if row.class == Class::Plain
+            && session.flags.any(Flags::BALANCED)
+            && !session.flags.any(OFF_ANY_STRAIGHT_PATH)
+            && front.pause.is_none()
+            && !front.refuses_growth
+        {
+            return self.forward_balanced(ticket, request, row, row.marks());
         }
         if row.class == Class::Publish
             && !session.flags.any(OFF_THE_STRAIGHT_PATH)
@@ -295,7 +305,8 @@ impl State {
             let conn = session.conn;
             let current = &self.conns[conn as usize];
             let stale = matches!(&current.io, Io::Link(link) if !link.is_live());
-            if current.retiring || stale || current.kind != Kind::Shared {
+            let elsewhere = session.flags.any(Flags::BALANCED) && current.lane != session.lane;
+            if current.retiring || stale || elsewhere || current.kind != Kind::Shared {
                 self.set_barrier(ticket);
                 return Ok(None);
             }
@@ -353,6 +364,12 @@ impl State {
         }
         match self.sessions[ticket.slot as usize].lease() {
             Some(conn) => self.send_on(ticket, conn, request.frame, row.id, marks),
+            None if self.sessions[ticket.slot as usize]
+                .flags
+                .any(Flags::BALANCED) =>
+            {
+                self.forward_balanced(ticket, request, row, marks)
+            }
             None => self.forward(ticket, request.frame, row.id, marks),
         }
     }

@@ -36,6 +36,10 @@ pub const EXEC_LEASE_LOST: &[u8] =
 pub enum Failure {
     /// No connection could be opened.
     Open(OpenError),
+    /// There is no primary.
+    NoPrimary,
+    /// Only a replica may serve it, and none can.
+    NoReplica,
     /// Too many wait for a connection already.
     QueueFull {
         /// The setting.
@@ -149,6 +153,10 @@ impl Failure {
                  command not executed"
                     .into()
             }
+            Failure::NoPrimary => "MASTERDOWN weir: no primary, command not executed".into(),
+            Failure::NoReplica => {
+                "MASTERDOWN weir: no replica that may serve reads, command not executed".into()
+            }
             Failure::QueueFull { limit } => {
                 format!("BUSY weir: too many wait for a connection ({limit}), command not executed")
             }
@@ -187,6 +195,7 @@ impl Failure {
         match self {
             Failure::Open(OpenError::Refused(_) | OpenError::Full) => ErrorCause::BackendRefused,
             Failure::Open(OpenError::Unreachable(_)) => ErrorCause::NoBackend,
+            Failure::NoPrimary | Failure::NoReplica => ErrorCause::NoPrimary,
             Failure::QueueFull { .. } => ErrorCause::LeaseQueue,
             Failure::WaitedTooLong { .. } => ErrorCause::LeaseWait,
             Failure::Memory => ErrorCause::Memory,
@@ -284,6 +293,8 @@ mod tests {
         let failures = [
             Failure::Open(OpenError::Unreachable("WHY".into())),
             Failure::Open(OpenError::Full),
+            Failure::NoPrimary,
+            Failure::NoReplica,
             Failure::QueueFull { limit },
             Failure::WaitedTooLong { limit },
             Failure::Memory,

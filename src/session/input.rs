@@ -373,7 +373,7 @@ impl State {
             return;
         };
         let flags = session.flags;
-        if flags.any(Flags::UPLOADING.with(Flags::PAUSED)) {
+        if flags.any(Flags::UPLOADING.with(Flags::PAUSED).with(Flags::HELD)) {
             return self.close(ticket.slot, CloseReason::ByClient);
         }
         if session.in_flight == 0

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::client::{Flags, NONE};
 use super::failure::Failure;
+use super::hold::Wait;
 use super::line::Lines;
 use super::worker::{ConnTask, State};
 use crate::backend::{
@@ -25,6 +26,8 @@ pub struct Lane {
     pub key: Partition,
     /// The connection that plain commands take, or [`NONE`].
     pub conn: u32,
+    /// Where commands wait that cannot be sent now, or [`NONE`].
+    pub parked: u32,
     /// The connection of the control class, or [`NONE`].
     pub control: u32,
     /// Leases that nobody holds, clean, for the next who needs one.
@@ -47,13 +50,21 @@ impl State {
     #[inline]
     pub(super) fn lane_conn(&mut self, ticket: Ticket) -> Result<u32, Failure> {
         let lane = self.lane_of(ticket);
+        self.conn_of_lane(lane)
+    }
+
+    /// The shared connection of a lane.
+    #[inline]
+    pub(super) fn conn_of_lane(&mut self, lane: u32) -> Result<u32, Failure> {
         let conn = self.lanes[lane as usize].conn;
         if conn != NONE {
             if self.link_is_stale(conn) {
                 self.retire(conn);
             } else {
-                self.check_gate(conn)?;
-                return Ok(conn);
+                return match self.check_gate(conn) {
+                    Ok(()) => Ok(conn),
+                    Err(failure) => self.or_park(lane, failure),
+                };
             }
         }
         self.open_shared(lane)
@@ -102,6 +113,7 @@ impl State {
             node: node.clone(),
             key: key.clone(),
             conn: NONE,
+            parked: NONE,
             control: NONE,
             idle_leases: Vec::new(),
             refused: None,
@@ -154,6 +166,11 @@ impl State {
         );
         conn.gate = node.gate.clone();
         conn.admission = *gate;
+        conn.heeds = kind == Kind::Shared
+            && !self.fronts[*route as usize]
+                .route
+                .deployment
+                .is_standalone();
         let index = self.conns.insert(conn) as u32;
         self.lanes[lane as usize].conns += 1;
         Ticket {
@@ -163,6 +180,11 @@ impl State {
     }
 
     pub(super) fn open_shared(&mut self, lane: u32) -> Result<u32, Failure> {
+        match self.wait_of(lane) {
+            Wait::No => {}
+            Wait::Parked => return self.park(lane),
+            Wait::Over => return Err(Failure::NoPrimary),
+        }
         let now = self.clock.now();
         let Lane {
             node, key, refused, ..
@@ -174,7 +196,7 @@ impl State {
         }
         let node = node.clone();
         if let Some(error) = node.unavailable() {
-            return Err(Failure::Open(error));
+            return self.or_park(lane, Failure::Open(error));
         }
         let grant = node.ledger.shared(key, self.index);
         if let SharedGrant::QueueFull(refused) = &grant {
@@ -275,12 +297,13 @@ impl State {
         self.note_refusal(lane, failure);
         let gate = self.lanes[lane as usize].gate;
         let serves_line = self.lanes[lane as usize].conn == ticket.slot;
+        let node = self.node_of_conn(ticket.slot);
         let conn = self.take_conn(ticket.slot);
         if let Io::Link(link) = &conn.io {
             self.link_closed(link.worker(), ticket);
         }
-        if conn.kind == Kind::Shared && *failure == Failure::Open(OpenError::Full) {
-            // Nothing was sent. There may be other connections to go on with.
+        if self.goes_elsewhere(&conn, &node, failure) {
+            // Nothing was sent. There may be other connections, or nodes, to go on with.
             self.tell_links(&conn);
             self.shared_lost(&conn);
             return self.pump(gate);
@@ -301,6 +324,29 @@ impl State {
         }
     }
 
+    /// Whether what waited for a connection that could not be opened may find another.
+    fn goes_elsewhere(&self, conn: &Conn, node: &Node, failure: &Failure) -> bool {
+        let Failure::Open(error) = failure else {
+            return false;
+        };
+        if conn.kind == Kind::Shared && *error == OpenError::Full {
+            return true;
+        }
+        let deployment = &self.fronts[conn.route as usize].route.deployment;
+        let is_about_node = match error {
+            OpenError::Unreachable(_) => true,
+            OpenError::Refused(text) => {
+                text.starts_with("LOADING") || text.starts_with("MASTERDOWN")
+            }
+            OpenError::Full => false,
+        };
+        if deployment.is_standalone() || !is_about_node {
+            return false;
+        }
+        deployment.doubt(node.id);
+        matches!(conn.kind, Kind::Shared | Kind::Control)
+    }
+
     /// Takes a connection out of the worker's books, without closing its socket.
     pub(super) fn take_conn(&mut self, index: u32) -> Conn {
         let mut conn = self.conns.remove(index as usize);
@@ -311,6 +357,9 @@ impl State {
         let lane = &mut self.lanes[conn.lane as usize];
         if lane.conn == index {
             lane.conn = NONE;
+        }
+        if lane.parked == index {
+            lane.parked = NONE;
         }
         if lane.control == index {
             lane.control = NONE;
@@ -412,9 +461,12 @@ impl State {
         if control != NONE {
             return Ok(control);
         }
+        if self.wait_of(lane) != Wait::No {
+            return self.lane_conn(ticket);
+        }
         let node = self.lanes[lane as usize].node.clone();
         if let Some(error) = node.unavailable() {
-            return Err(Failure::Open(error));
+            return self.or_park(lane, Failure::Open(error));
         }
         match node.ledger.try_take(Kind::Control) {
             Some(slot) => {

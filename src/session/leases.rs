@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::lanes::refusal;
 use super::worker::State;
 use crate::backend::{
-    Io, Kind, Mode, Node, Opened, Partition, Refused, Slot, Ticket, close_politely,
+    Io, Kind, Mode, Node, OpenError, Opened, Partition, Refused, Slot, Ticket, close_politely,
 };
 
 /// How somebody who needs a lease waits for it.
@@ -64,8 +64,8 @@ impl State {
         }
         let lane = self.lane_of(ticket);
         let node = self.lanes[lane as usize].node.clone();
-        if let Some(error) = node.unavailable() {
-            return LeaseWish::Refused(Failure::Open(error).reply());
+        if let Some(wish) = self.wait_for_node(ticket, lane, patience) {
+            return wish;
         }
         if matches!(kind, Kind::Lease | Kind::Blocking)
             && let Some(conn) = self.idle_lease(lane, kind)
@@ -177,6 +177,19 @@ impl State {
                 self.hold(ticket, conn.slot, until, true);
             }
             Ok(opened) => close_politely(opened.socket, Some(opened.slot)),
+            Err(Failure::Open(OpenError::Unreachable(_)))
+                if !self.fronts[lane.0 as usize]
+                    .route
+                    .deployment
+                    .is_standalone() =>
+            {
+                // The command is still in the input: it is looked at again, and waits if
+                // there is no other node yet.
+                self.fronts[lane.0 as usize]
+                    .route
+                    .deployment
+                    .doubt(lane.1.id);
+            }
             Err(failure) => {
                 let metrics = &self.fronts[lane.0 as usize].metrics;
                 match failure.shed() {

@@ -12,7 +12,7 @@ use super::worker::State;
 use crate::backend::server::Mode as Deployment;
 use crate::backend::{DefaultUser, Marks, Ticket, User};
 use crate::command::{Command, Local};
-use crate::config::AuthMode;
+use crate::config::{AuthMode, ReadFrom};
 use crate::metrics::{CloseReason, ErrorCause};
 use crate::resp::{self, Version};
 
@@ -52,6 +52,13 @@ impl State {
             Local::Quit => self.quit(ticket, silent),
             Local::Reset => self.reset(ticket, silent),
             // Behind a node that is no cluster these are errors; it words them.
+            Local::ReadOnly | Local::ReadWrite if !self.is_standalone(ticket) => {
+                let reads = match local {
+                    Local::ReadOnly => ReadFrom::PreferReplica,
+                    _ => ReadFrom::Primary,
+                };
+                self.set_reads(ticket, reads, silent)
+            }
             Local::ReadOnly | Local::ReadWrite | Local::Asking => {
                 self.forward_on_path(ticket, request, row, silent)
             }
@@ -98,6 +105,7 @@ impl State {
                 HelloStep::SetName(name) => {
                     self.sessions[ticket.slot as usize].extra().name = name;
                     self.identify(ticket);
+                    self.refresh_reads(ticket);
                 }
             }
         }
@@ -374,6 +382,7 @@ impl State {
             session.flags.set(Flags::LOCKED_OUT);
         }
         self.identify(ticket);
+        self.refresh_reads(ticket);
         self.answer(ticket, b"+RESET\r\n", skipped)
     }
 
@@ -393,6 +402,11 @@ impl State {
         } else {
             session.flags.clear(Flags::SPECIAL);
         }
+    }
+
+    fn is_standalone(&self, ticket: Ticket) -> bool {
+        let route = self.sessions[ticket.slot as usize].route;
+        self.fronts[route as usize].route.deployment.is_standalone()
     }
 
     /// The node that a connection is to.

@@ -12,6 +12,7 @@ use super::lanes::refusal;
 use super::worker::{State, Worker};
 use crate::backend::{Credential, Kind, Node, OpenError, Phase, Slot, Ticket, close_politely};
 use crate::config::{Secret, User};
+use crate::discovery::Deployment;
 use crate::net::Stream;
 use crate::resp::ReplyScanner;
 use std::rc::Weak;
@@ -76,7 +77,8 @@ impl State {
             _ => {
                 let (line, logins) = mpsc::channel(LINE_MAX);
                 let worker = self.me.clone();
-                tokio::task::spawn_local(check_logins(worker, node, logins));
+                let deployment = self.fronts[route].route.deployment.clone();
+                tokio::task::spawn_local(check_logins(worker, deployment, logins));
                 self.fronts[route].logins = Some(line.clone());
                 line
             }
@@ -111,8 +113,13 @@ struct Checker {
 }
 
 /// Checks the logins of one route on one worker, in their order.
-async fn check_logins(worker: Weak<Worker>, node: Arc<Node>, mut logins: mpsc::Receiver<Login>) {
+async fn check_logins(
+    worker: Weak<Worker>,
+    deployment: Arc<Deployment>,
+    mut logins: mpsc::Receiver<Login>,
+) {
     let mut checker: Option<Checker> = None;
+    let mut asked = deployment.login_node();
     loop {
         let next = match &checker {
             None => logins.recv().await,
@@ -128,6 +135,11 @@ async fn check_logins(worker: Weak<Worker>, node: Arc<Node>, mut logins: mpsc::R
             }
         };
         let Some(login) = next else { break };
+        let node = deployment.login_node();
+        if node.id != asked.id {
+            release(&mut checker);
+            asked = node.clone();
+        }
         let answer = check(&node, &mut checker, &login).await;
         if let Answer::LoggedIn(user) = &answer
             && node.wants_an_informant()

@@ -3,7 +3,7 @@
 //! read that was written is sent once more; of anything else the outcome is
 //! unknown, and its caller is told so.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::client::{Flags, NONE, Transaction};
 use super::failure::{self, Busy, Failure};
@@ -74,6 +74,7 @@ impl State {
         let node = self.node_of_conn(index);
         let mut conn = self.take_conn(index);
         node.lost();
+        self.fronts[conn.route as usize].route.deployment.look();
         // Of a link's connection the worker says so that has it.
         if !conn.in_flight.is_empty() && !matches!(conn.io, Io::Link(_)) {
             tracing::warn!(
@@ -115,13 +116,18 @@ impl State {
         // Sessions some of whose commands go on: later errors have to wait for
         // the replies of those.
         let mut moved: HashMap<(u32, u32), u32> = HashMap::new();
-        for (entry, fate) in conn.in_flight.iter().zip(fates(conn)) {
+        let fates = fates(conn);
+        let writers = self.writers_among(conn, &fates);
+        for (entry, fate) in conn.in_flight.iter().zip(fates) {
             let bytes = (start, entry.len as usize);
             start += entry.len as usize;
             match fate {
                 Fate::Settled => {}
                 Fate::Torn => self.close(entry.to.slot, CloseReason::BackendLost),
-                Fate::Again { retried } => self.send_again(conn, entry, bytes, retried, &mut moved),
+                Fate::Again { retried } => {
+                    let reads = !writers.contains(&(entry.to.slot, entry.to.generation));
+                    self.send_again(conn, entry, bytes, (retried, reads), &mut moved);
+                }
                 Fate::Unknown => self.outcome_unknown(entry, &moved),
             }
         }
@@ -132,7 +138,7 @@ impl State {
         conn: &Conn,
         entry: &Entry,
         (start, len): (usize, usize),
-        retried: bool,
+        (retried, reads): (bool, bool),
         moved: &mut HashMap<(u32, u32), u32>,
     ) {
         if self.session(entry.to).is_none() {
@@ -140,11 +146,12 @@ impl State {
         }
         let target = match moved.get(&(entry.to.slot, entry.to.generation)) {
             Some(&target) if self.conns.contains(target as usize) => Ok(target),
+            _ if reads => self.reader_conn(entry.to, false),
             _ => self.successor(entry.to, conn),
         };
         match target {
             Ok(target) => {
-                let mut marks = entry.marks;
+                let mut marks = entry.marks.without(Marks::HEEDED);
                 if retried {
                     marks = marks.with(Marks::RETRIED);
                     self.fronts[conn.route as usize].metrics.retries.inc();
@@ -162,6 +169,17 @@ impl State {
                 self.fail_entry(entry, &reply, &failure);
             }
         }
+    }
+
+    /// The sessions whose commands that go on have to go to the primary: all of one
+    /// session's commands go to one node.
+    fn writers_among(&self, conn: &Conn, fates: &[Fate]) -> HashSet<(u32, u32)> {
+        let again = |fate: &Fate| matches!(fate, Fate::Again { .. });
+        let goes_on = conn.in_flight.iter().zip(fates);
+        goes_on
+            .filter(|(entry, fate)| again(fate) && !self.is_read_entry(entry))
+            .map(|(entry, _)| (entry.to.slot, entry.to.generation))
+            .collect()
     }
 
     /// The connection that takes the place of a lost one for this session.
@@ -263,6 +281,13 @@ impl State {
     pub(super) fn settle_entry(&mut self, entry: &Entry, reply: &[u8]) {
         if entry.marks.any(Marks::WHOLE) && self.session(entry.to).is_some() {
             return self.inspect(entry, reply);
+        }
+        if self
+            .session(entry.to)
+            .is_some_and(|session| session.flags.any(Flags::STASHED))
+        {
+            // What was answered before goes first.
+            self.relay_stash(entry.to);
         }
         let Some(session) = self.session(entry.to) else {
             return;

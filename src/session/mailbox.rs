@@ -62,6 +62,8 @@ impl State {
             } => {
                 let _ = answer.send(self.kill(route, &kill));
             }
+            Message::Topology { route } => self.take_topology(route),
+            Message::Hold { route, until } => self.set_hold(route, until),
             Message::Pause { route, pause } => self.set_pause(route, pause),
             Message::Invalidate {
                 route,
@@ -162,6 +164,8 @@ impl State {
             priority: Priority::default(),
             conn: NONE,
             lane: NONE,
+            reader: NONE,
+            wrote_at: 0,
             partition: Partition {
                 user: user.id(),
                 version: Version::Resp2,
@@ -186,6 +190,7 @@ impl State {
             task: task.abort_handle(),
         });
         self.guard(ticket);
+        self.refresh_reads(ticket);
         if let Some(no_place) = no_place {
             let session = &mut self.sessions[ticket.slot as usize];
             session.extra().may_be_kept_a_place = no_place.may_be_kept_a_place;

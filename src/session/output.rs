@@ -259,7 +259,11 @@ impl State {
             let clean = session.in_flight == 0 && lease.until == Until::Reply;
             self.end_lease(lease.conn, clean);
         }
+        if session.flags.any(Flags::STASHED) {
+            self.drop_stash(session.ticket(slot));
+        }
         self.leave_lane(session.lane);
+        self.leave_lane(session.reader);
         session.permit
     }
 }
@@ -280,6 +284,8 @@ pub(super) struct SessionSink<'a> {
     pub redirected: &'a mut Vec<(Ticket, Vec<u8>)>,
     /// Replies of one client in which clients are counted, how many they are, and whose.
     pub corrected: (Option<Ticket>, u32, Vec<u8>),
+    /// Replies that say what the node is, and what follows them.
+    pub heeded: &'a mut Vec<(crate::backend::Entry, Vec<u8>, Vec<u8>)>,
 }
 
 impl SessionSink<'_> {
@@ -462,6 +468,10 @@ impl crate::backend::Sink for SessionSink<'_> {
         self.inspect.push((*entry, bytes.to_vec()));
     }
 
+    fn heed(&mut self, entry: &crate::backend::Entry, request: Vec<u8>, reply: &[u8]) {
+        self.heeded.push((*entry, request, reply.to_vec()));
+    }
+
     fn pushed(&mut self, owner: Ticket, bytes: &[u8]) {
         if self.is_redirected(owner, bytes) {
             return self.redirected.push((owner, bytes.to_vec()));
@@ -489,6 +499,7 @@ impl State {
         }
         let mut inspect = Vec::new();
         let mut redirected = Vec::new();
+        let mut heeded = Vec::new();
         self.look_at_gate(index);
         let conn: &mut Conn = &mut self.conns[index as usize];
         let front = &self.fronts[self.lanes[conn.lane as usize].route as usize];
@@ -505,6 +516,7 @@ impl State {
             inspect: &mut inspect,
             redirected: &mut redirected,
             corrected: Default::default(),
+            heeded: &mut heeded,
         };
         let outcome = conn.receive(bytes, sink.now, &mut sink);
         sink.end_corrected();
@@ -519,6 +531,9 @@ impl State {
         self.recount_conn_memory(index);
         for (entry, reply) in inspect {
             self.inspect(&entry, &reply);
+        }
+        for (entry, request, reply) in heeded {
+            self.heed(index, &entry, request, &reply);
         }
         for (source, frame) in redirected {
             self.redirect(source, &frame);

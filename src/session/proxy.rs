@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+use std::time::Duration;
+
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
@@ -152,6 +154,21 @@ pub enum Message {
         /// How many were closed.
         answer: oneshot::Sender<usize>,
     },
+    /// The nodes behind a route have changed.
+    Topology {
+        /// Which route.
+        route: u16,
+    },
+    /// Has a route's clients wait with what they ask next, within the bounds of
+    /// `failover.hold_clients` and `failover.hold_memory`, or lets them go on. What is
+    /// under way, and what a client does on a connection of its own, goes on.
+    Hold {
+        /// Which route.
+        route: u16,
+        /// Until when at the longest, in microseconds since the process started; `None`
+        /// lets them go on.
+        until: Option<u64>,
+    },
     /// Hold, or release, the commands of a route's clients.
     Pause {
         /// Which route.
@@ -243,6 +260,7 @@ impl Proxy {
         let workers = mailboxes.len();
         let limits = Limits::new(&config, workers);
         let journal = Arc::new(Journal::new());
+        let started = Instant::now();
         let routes = config
             .routes
             .iter()
@@ -251,7 +269,7 @@ impl Proxy {
                 let settings = Arc::new(route.clone());
                 Arc::new(Route {
                     name: route.name.clone(),
-                    deployment: Deployment::new(&settings, workers, &journal),
+                    deployment: Deployment::new(&settings, workers, started, &journal),
                     metrics: (0..workers)
                         .map(|worker| metrics.worker(worker, index))
                         .collect(),
@@ -272,7 +290,7 @@ impl Proxy {
             limits,
             metrics,
             journal,
-            started: Instant::now(),
+            started,
             loads: (0..workers).map(|_| AtomicU32::new(0)).collect(),
             held: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             mailboxes,
@@ -315,6 +333,24 @@ impl Proxy {
             route.apply(settings.clone());
         }
         self.settings.store(Arc::new(config));
+    }
+
+    /// Has every client of a route wait, for `longest` at most, until [`Proxy::resume`]:
+    /// around a planned change of the primary nobody sees an error.
+    pub fn hold(&self, route: u16, longest: Duration) {
+        let until = self.started.elapsed() + longest;
+        self.tell_hold(route, Some(until.as_micros() as u64));
+    }
+
+    /// Lets the clients of a route go on.
+    pub fn resume(&self, route: u16) {
+        self.tell_hold(route, None);
+    }
+
+    fn tell_hold(&self, route: u16, until: Option<u64>) {
+        for worker in 0..self.workers() {
+            self.send(worker, Message::Hold { route, until });
+        }
     }
 
     /// How many workers there are.

@@ -6,10 +6,11 @@ use std::collections::VecDeque;
 
 use hashbrown::HashSet;
 
-use super::client::{Extra, Flags, Until};
+use super::client::{Answer, Extra, Flags, Until};
 use super::dispatch::Row;
 use super::feed::{FeedKey, ToFeed};
 use super::input::{Request, Step};
+use super::leases::{LeaseWish, Patience};
 use super::publish::Correction;
 use super::worker::State;
 use crate::backend::Ticket;
@@ -86,13 +87,27 @@ impl State {
         if self.must_wait_for_replies(ticket) {
             return Step::Wait;
         }
+        if begins(sub) && self.may_wait_for_node(ticket) {
+            // Without a node to subscribe at it waits for one, as any command does.
+            let lane = self.lane_of(ticket);
+            let refusal = self.sessions[ticket.slot as usize].extra().answer.take();
+            match refusal {
+                Some(Answer::NoLease(reply)) => return self.answer(ticket, &reply, silent),
+                other => self.sessions[ticket.slot as usize].extra().answer = other,
+            }
+            match self.wait_for_node(ticket, lane, Patience::InLine) {
+                None | Some(LeaseWish::Held(_) | LeaseWish::NotAtOnce) => {}
+                Some(LeaseWish::Waits) => return Step::Wait,
+                Some(LeaseWish::Refused(reply)) => return self.answer(ticket, &reply, silent),
+            }
+        }
         let session = &mut self.sessions[ticket.slot as usize];
         let user = session.user.id();
         let clients = &self.fronts[session.route as usize].config.clients;
         let max = clients.subscriptions_max;
         let extra = session.extra();
         let named = request.count() - 1;
-        let begins = matches!(sub, Sub::Subscribe | Sub::PSubscribe | Sub::SSubscribe);
+        let begins = begins(sub);
         if begins && extra.subscriptions.len() + named > max {
             let text = format!(
                 "ERR weir: more than {max} subscriptions of one client \
@@ -431,4 +446,8 @@ impl State {
             session.extra().subscriber.replies_first = replies_first;
         }
     }
+}
+/// Whether it subscribes, and does not end subscriptions.
+fn begins(sub: Sub) -> bool {
+    matches!(sub, Sub::Subscribe | Sub::PSubscribe | Sub::SSubscribe)
 }

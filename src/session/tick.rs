@@ -23,6 +23,7 @@ impl State {
     /// Looks at everything that a clock decides.
     pub(super) fn on_tick(&mut self) {
         self.end_pauses();
+        self.end_holds();
         self.refresh_tables();
         self.refresh_settings();
         self.tick += 1;
@@ -85,7 +86,8 @@ impl State {
     pub(super) fn refresh_tables(&mut self) {
         for front in &mut self.fronts {
             front.refuses_growth = front.node.refuses_growth();
-            if !front.node.has_table(&front.table) {
+            // Of a node that has told nothing yet there is nothing to take over.
+            if front.node.has_told() && !front.node.has_table(&front.table) {
                 front.table = front.node.table();
                 front.access = AccessRule::all(&front.config, &front.table);
             }

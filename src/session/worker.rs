@@ -32,6 +32,7 @@ use super::proxy::{Proxy, Route};
 use crate::backend::{Broken, Conn, Node, Partition, Ticket};
 use crate::command::Table;
 use crate::config::{self, Config};
+use crate::discovery::Snapshot;
 use crate::metrics::{CloseReason, WorkerMetrics};
 use crate::resp::Span;
 use crate::router::NodeId;
@@ -60,6 +61,14 @@ pub struct Front {
     pub route: Arc<Route>,
     /// The node that commands go to: the primary, or the one that was it last.
     pub node: Arc<Node>,
+    /// All nodes behind the route; refreshed when they change.
+    pub snapshot: Arc<Snapshot>,
+    /// An operator has clients wait until then, in microseconds of the process's clock.
+    pub held_until: Option<u64>,
+    /// Commands or sessions wait for a primary or an operator.
+    pub is_holding: bool,
+    /// The sessions among those whose command is still in their input.
+    pub waiting: Vec<Ticket>,
     /// The route's settings; refreshed when they change.
     pub config: Arc<config::Route>,
     /// The command table in force; refreshed when the node's changes.
@@ -114,6 +123,8 @@ pub struct State {
     pub(super) found: super::room::Found,
     /// There are offers of this worker's.
     pub(super) has_offered: bool,
+    /// What is kept of sessions whose commands a node has refused.
+    pub(super) stashes: HashMap<(u32, u32), super::refused::Stash>,
     /// Ticks so far.
     pub(super) tick: usize,
     /// When the last one was, and whether this one is so late that the worker, or the
@@ -152,6 +163,11 @@ impl Clock {
         self.now
     }
 
+    /// The time right now and not as of this turn.
+    pub fn exact(&self) -> u64 {
+        self.start.elapsed().as_micros() as u64 + 1
+    }
+
     fn read(&mut self) {
         self.now = self.start.elapsed().as_micros() as u64 + 1;
         self.fresh = true;
@@ -165,12 +181,16 @@ impl Worker {
         let fronts = proxy
             .routes
             .iter()
-            .map(|route| (route, route.deployment.primary()))
-            .map(|(route, node)| Front {
-                access: AccessRule::all(&route.settings(), &node.table()),
-                table: node.table(),
+            .map(|route| (route, route.deployment.snapshot()))
+            .map(|(route, snapshot)| Front {
+                access: AccessRule::all(&route.settings(), &snapshot.primary().table()),
+                table: snapshot.primary().table(),
                 config: route.settings(),
-                node,
+                node: snapshot.primary().clone(),
+                snapshot,
+                held_until: None,
+                is_holding: false,
+                waiting: Vec::new(),
                 metrics: route.metrics[index].clone(),
                 route: route.clone(),
                 idle_timeout: Duration::ZERO,
@@ -210,6 +230,7 @@ impl Worker {
                 refused_now: 0,
                 found: Default::default(),
                 has_offered: false,
+                stashes: HashMap::new(),
                 tick: 0,
                 ticked_at: 0,
                 late_tick: false,

@@ -72,7 +72,7 @@ weir.toml:31: route.c.backend.address: expected a host with a port such as "127.
 weir.toml:32: route.c.auth.users.al: expected a section, found a text
 weir.toml:33: route."d d": expected a name of at most 64 letters, digits, "-" and "_", found "d d"
 weir.toml:34: route."d d".backend.adress: unknown setting; the nearest known one is "address"
-weir.toml:35: route."d d".x: unknown setting; known are listen, clients, limits, access, backend, auth, timeouts, overload, health, listener
+weir.toml:35: route."d d".x: unknown setting; known are listen, clients, limits, access, backend, failover, auth, timeouts, overload, health, listener
 weir.toml:37: route.e.backend.address: expected the address of a Redis, found 127.0.0.1:6381, where this route listens
 weir.toml:38: route.e.listen: expected an address that is free, found 127.0.0.1:6381; route.b.listen has 0.0.0.0:6381
 weir.toml:40: route.e.auth.users: expected route.e.auth.mode = "weir" where users are listed, found another

@@ -19,6 +19,7 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod connection_watch;
+mod deployment;
 pub mod dialogue;
 mod http;
 pub mod libraries;
@@ -33,6 +34,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 pub use connection_watch::{ConnectionWatch, Sightings};
+pub use deployment::{Replicas, Sentinels};
 pub use ports::ReservedPort;
 pub use raw_client::{RawClient, encode};
 pub use redis_server::RedisServer;

@@ -45,7 +45,10 @@ impl Conn {
             };
             *acknowledged += entry.len as usize;
             self.count(&entry);
-            if entry.marks.any(SPECIAL) || self.head_started || !self.carry.is_empty() {
+            let looks = self.heeds && (input[position] == b'-' || entry.marks.any(Marks::HEEDED));
+            if looks && self.heed(&entry, &input[position..end], *acknowledged, sink) {
+                run.end(input, sink);
+            } else if entry.marks.any(SPECIAL) || self.head_started || !self.carry.is_empty() {
                 run.end(input, sink);
                 self.deliver_special(&entry, &input[position..end], sink);
             } else {
@@ -73,6 +76,47 @@ impl Conn {
         if !entry.marks.any(Marks::HEAVY.with(Marks::LINK)) {
             self.answered.newest = self.answered.newest.max(entry.at);
         }
+    }
+
+    /// Hands over a reply that says what the node is, and all that follow it of the same
+    /// session. `acknowledged` are the bytes of requests up to this one, included.
+    #[cold]
+    fn heed<S: Sink>(
+        &mut self,
+        entry: &Entry,
+        last: &[u8],
+        acknowledged: usize,
+        sink: &mut S,
+    ) -> bool {
+        if self.head_started || entry.marks.any(UNHEEDED) {
+            return false;
+        }
+        let heeded = entry.marks.any(Marks::HEEDED);
+        if !heeded && (!self.carry.is_empty() || !super::is_about_node(last)) {
+            return false;
+        }
+        let behind = |it: &&Entry| it.to == entry.to;
+        if !heeded
+            && self
+                .in_flight
+                .iter()
+                .filter(behind)
+                .any(|it| it.marks.any(UNHEEDED))
+        {
+            // Its reply could not be kept back, and would come first.
+            return false;
+        }
+        if !heeded {
+            for behind in self.in_flight.iter_mut().filter(|it| it.to == entry.to) {
+                behind.marks = behind.marks.with(Marks::HEEDED);
+            }
+        }
+        let mut reply = std::mem::take(&mut self.carry);
+        reply.extend_from_slice(last);
+        let start = acknowledged - entry.len as usize;
+        let request = self.ring.copy(start, entry.len as usize);
+        sink.heed(entry, request, &reply);
+        true
     }
 
     /// Tells the callers at the front whose commands were lost with an earlier
@@ -119,7 +163,7 @@ impl Conn {
         if head.marks.any(Marks::ANSWERED.with(Marks::SILENT)) {
             self.carry.clear();
             self.head_started = true;
-        } else if head.marks.any(Marks::WHOLE) {
+        } else if head.marks.any(Marks::WHOLE.with(Marks::HEEDED)) {
             if kept > self.whole_max {
                 return Err(Broken::TooLarge);
             }
@@ -148,6 +192,14 @@ pub(super) const SPECIAL: Marks = Marks::ANSWERED
     .with(Marks::WHOLE)
     .with(Marks::SILENT)
     .with(Marks::SUBSCRIBE);
+
+/// Commands whose refusal is passed on as it is, or is another worker's to look at.
+const UNHEEDED: Marks = Marks::ANSWERED
+    .with(Marks::LINK)
+    .with(Marks::WHOLE)
+    .with(Marks::SILENT)
+    .with(Marks::IN_BLOCK)
+    .with(Marks::LOST);
 
 /// Neighbouring replies to one session.
 #[derive(Default)]

@@ -17,6 +17,9 @@ pub trait Sink {
     /// A reply that the session wants to look at ([`WHOLE`](crate::backend::Marks::WHOLE)) or that its
     /// client is not to see ([`SILENT`](crate::backend::Marks::SILENT)).
     fn whole(&mut self, entry: &Entry, bytes: &[u8]);
+    /// A reply that says what the node is, or one to the same session behind it. The
+    /// request is there to be sent to another.
+    fn heed(&mut self, entry: &Entry, request: Vec<u8>, reply: &[u8]);
     /// Something the node said without being asked, on an exclusive connection.
     fn pushed(&mut self, owner: Ticket, bytes: &[u8]);
     /// A command whose connection was lost earlier and whose turn has come.

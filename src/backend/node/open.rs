@@ -35,7 +35,10 @@ impl Node {
             let set_up_as = selects.as_ref().map(|(user, _)| SetUpAs {
                 credential: user.credential(),
             });
-            deadline += self.turn_to_dial().await;
+            // Asking how a node is comes first: nobody else knows when it is back.
+            if slot.kind() != Kind::Probe {
+                deadline += self.turn_to_dial().await;
+            }
             let attempt = self.try_open(key, user.credential(), set_up_as, &slot, deadline);
             match attempt.await {
                 Attempt::Opened(socket, id) => {

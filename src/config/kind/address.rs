@@ -194,6 +194,48 @@ impl Kind for HostPort {
     }
 }
 
+/// Where several servers are.
+pub(in crate::config) struct HostPorts;
+
+impl Kind for HostPorts {
+    type Value = Vec<String>;
+
+    fn accepts(&self) -> String {
+        "hosts with their ports such as [\"10.0.0.1:6379\", \"redis.internal:6379\"], at most 64"
+            .to_owned()
+    }
+
+    fn read(&self, found: &Found<'_>) -> Result<Vec<String>, String> {
+        const HOSTS_MAX: usize = 64;
+        let address = |value: &DeValue<'_>| {
+            value
+                .as_str()
+                .filter(|text| is_host_and_port(text))
+                .map(str::to_owned)
+                .ok_or_else(|| format!("expected {}, found {}", self.accepts(), describe(value)))
+        };
+        match found.value {
+            DeValue::Array(list) if list.is_empty() => {
+                Err(format!("expected {}, found an empty list", self.accepts()))
+            }
+            DeValue::Array(list) if list.len() > HOSTS_MAX => {
+                let count = list.len();
+                Err(format!("expected {}, found {count}", self.accepts()))
+            }
+            DeValue::Array(list) => list.iter().map(|item| address(item.get_ref())).collect(),
+            other => address(other).map(|one| vec![one]),
+        }
+    }
+
+    fn show(&self, value: &Vec<String>) -> String {
+        show_list(value)
+    }
+
+    fn absent(&self) -> Option<Vec<String>> {
+        Some(Vec::new())
+    }
+}
+
 fn is_unix(text: &str) -> bool {
     text.strip_prefix(UNIX_PREFIX)
         .is_some_and(|path| unix_path(path).is_some())

@@ -8,7 +8,7 @@ mod password;
 mod share;
 mod text;
 
-pub(super) use address::{HostPort, Listen, ListenAt, ListenOrOff};
+pub(super) use address::{HostPort, HostPorts, Listen, ListenAt, ListenOrOff};
 pub use address::{ListenAddress, UNIX_PREFIX};
 pub use file::Owner;
 pub(super) use file::{Files, OptionalFile, OptionalMode, OptionalOwner};

@@ -6,8 +6,8 @@ use super::BackendTls;
 use crate::config::Secret;
 use crate::config::definition::section;
 use crate::config::kind::{
-    Choice, Count, DAY, GIB, HOUR, HostPort, KIB, MILLISECOND, OptionalPassword, OptionalText,
-    Size, Switch, Time,
+    Choice, Count, DAY, GIB, HOUR, HostPort, HostPorts, KIB, MILLISECOND, OptionalPassword,
+    OptionalText, Size, Switch, Time,
 };
 
 /// What a client sees when the connection that its command was on is lost and
@@ -20,6 +20,17 @@ pub enum OnLoss {
     Close,
 }
 
+/// How the nodes behind a route are found, and which of them is the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TopologyKind {
+    /// One node.
+    Standalone,
+    /// A list of nodes; each is asked what it is.
+    Replicated,
+    /// Sentinels name the nodes and the primary.
+    Sentinel,
+}
+
 section! {
     /// The Redis behind the route, and what Weir may take of it. Where only the
     /// address is needed, `backend = "127.0.0.1:6379"` in `[route.NAME]` will do.
@@ -28,6 +39,42 @@ section! {
         /// name is resolved at each dial.
         address: String = HostPort,
             default required, example "127.0.0.1:6379", changes Restart;
+
+        /// How many nodes there are and who says which of them takes the writes:
+        /// "standalone" is the one at `address`; "replicated" asks each of `nodes` for its
+        /// role and follows the primary, however it was promoted; "sentinel" asks
+        /// `sentinels` for the nodes and follows their failovers.
+        topology: TopologyKind = Choice(&[
+                ("standalone", TopologyKind::Standalone),
+                ("replicated", TopologyKind::Replicated),
+                ("sentinel", TopologyKind::Sentinel),
+            ]),
+            default "standalone", changes Restart;
+
+        /// The nodes of a "replicated" topology, instead of `address`. A name that stands for
+        /// several addresses, such as a headless service of Kubernetes, stands for a node at
+        /// each; names are looked up again every few seconds.
+        nodes: Vec<String> = HostPorts,
+            default none, example ["10.0.0.1:6379", "10.0.0.2:6379"], changes Restart;
+
+        /// The sentinels of a "sentinel" topology, instead of `address`: all of them, or one
+        /// name for all. The one with the latest configuration is believed, and while none
+        /// answers, what was known last holds.
+        sentinels: Vec<String> = HostPorts,
+            default none, example ["10.0.0.1:26379", "10.0.0.2:26379"], changes Restart;
+
+        /// What the sentinels call the primary: the name in their `sentinel monitor` line.
+        sentinel_master: Option<String> = OptionalText,
+            default none, example "mymaster", changes Restart;
+
+        /// The user as whom Weir asks the sentinels. Without it a password is that of their
+        /// `requirepass`.
+        sentinel_username: Option<String> = OptionalText,
+            default none, example "weir", changes Restart;
+
+        /// The password for the sentinels, which is not the one for the nodes.
+        sentinel_password: Option<Secret> = OptionalPassword,
+            default none, example "...", changes Restart;
 
         /// The user as whom Weir itself connects: for its own questions (INFO,
         /// COMMAND, probes), and for clients where `mode` in `auth` is "weir" or

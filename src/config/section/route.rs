@@ -1,6 +1,8 @@
 //! `[route.NAME]`: one front with the Redis behind it.
 
-use super::{Access, Auth, Backend, Clients, Health, Limit, Listener, Overload, Timeouts};
+use super::{
+    Access, Auth, Backend, Clients, Failover, Health, Limit, Listener, Overload, Timeouts,
+};
 use crate::config::definition::section;
 use crate::config::kind::{Listen, ListenAddress};
 
@@ -30,6 +32,8 @@ section! {
         access: Vec<Access>;
         /// The Redis behind the route.
         backend: Backend;
+        /// Which node commands go to, and what happens when one fails.
+        failover: Failover;
         /// Who clients are.
         auth: Auth;
         /// How long things may take.

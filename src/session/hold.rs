@@ -1,0 +1,268 @@
+//! Waiting for a primary, or for an operator to let go: commands that cannot be sent now
+//! are kept here for a while instead of being refused.
+//!
+//! What is kept stands on a *parked* connection, one that has no socket and takes no
+//! second command of a client: so there are as many commands as clients, and what a
+//! client sends behind is held in its own input. When the wait is over all of it goes
+//! where it should, in order, as from a connection that was lost before anything was
+//! written. A client that needs a connection of its own waits with its command in its
+//! input.
+
+use super::client::{Answer, Flags};
+use super::failure::Failure;
+use super::leases::{LeaseWish, Patience};
+use super::worker::State;
+use crate::backend::{Gate, Kind, Ticket};
+use crate::metrics::ErrorCause;
+
+/// Whether what goes to a lane's node has to wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wait {
+    /// No.
+    No,
+    /// For a while.
+    Parked,
+    /// It has waited long enough: there is no primary.
+    Over,
+}
+
+impl State {
+    /// Whether what goes to this lane's node has to wait.
+    pub(super) fn wait_of(&self, lane: u32) -> Wait {
+        let lane = &self.lanes[lane as usize];
+        let front = &self.fronts[lane.route as usize];
+        let now = self.clock.now();
+        if front.held_until.is_some_and(|until| now < until) {
+            return Wait::Parked;
+        }
+        let deployment = &front.route.deployment;
+        if deployment.is_standalone() || lane.node.id != front.node.id {
+            return Wait::No;
+        }
+        match deployment.hold_until() {
+            None => Wait::No,
+            Some(until) if now < until => Wait::Parked,
+            Some(_) => Wait::Over,
+        }
+    }
+
+    /// The connection for a command whose node cannot be used: a parked one if it may
+    /// wait for another to take the node's place.
+    ///
+    /// # Errors
+    /// `failure` if not.
+    pub(super) fn or_park(&mut self, lane: u32, failure: Failure) -> Result<u32, Failure> {
+        let Owner { route, node } = self.whose(lane);
+        let front = &self.fronts[route as usize];
+        if front.route.deployment.is_standalone() || front.node.id != node {
+            return Err(failure);
+        }
+        front.route.deployment.doubt(node);
+        match self.wait_of(lane) {
+            Wait::Parked => self.park(lane),
+            Wait::Over => Err(Failure::NoPrimary),
+            Wait::No => Err(failure),
+        }
+    }
+
+    fn whose(&self, lane: u32) -> Owner {
+        let lane = &self.lanes[lane as usize];
+        Owner {
+            route: lane.route,
+            node: lane.node.id,
+        }
+    }
+
+    /// The lane's parked connection.
+    ///
+    /// # Errors
+    /// Too many wait already.
+    pub(super) fn park(&mut self, lane: u32) -> Result<u32, Failure> {
+        let route = self.lanes[lane as usize].route;
+        self.count_held(route)?;
+        let parked = self.lanes[lane as usize].parked;
+        if self.conns.contains(parked as usize) {
+            return Ok(parked);
+        }
+        let ticket = self.add_conn(Kind::Shared, lane);
+        let conn = &mut self.conns[ticket.slot as usize];
+        // Takes one command of each client and nothing behind it.
+        conn.retiring = true;
+        conn.gate = Gate::default();
+        self.lanes[lane as usize].parked = ticket.slot;
+        Ok(ticket.slot)
+    }
+
+    /// One more waits, unless that would be too many.
+    fn count_held(&mut self, route: u16) -> Result<(), Failure> {
+        let workers = self.proxy.workers();
+        let (mut clients, mut bytes) = (self.fronts[route as usize].waiting.len(), 0);
+        for (_, lane) in self.lanes.iter().filter(|(_, lane)| lane.route == route) {
+            if let Some(conn) = self.conns.get(lane.parked as usize) {
+                clients += conn.in_flight.len();
+                bytes += conn.ring.len() as u64;
+            }
+        }
+        let front = &mut self.fronts[route as usize];
+        let failover = &front.config.failover;
+        // Each worker has its part of what there may be.
+        if clients >= failover.hold_clients.div_ceil(workers) {
+            let limit = "failover.hold_clients";
+            return Err(Failure::QueueFull { limit });
+        }
+        if bytes >= failover.hold_memory.div_ceil(workers as u64) {
+            let limit = "failover.hold_memory";
+            return Err(Failure::QueueFull { limit });
+        }
+        front.is_holding = true;
+        front.route.deployment.count_held();
+        front.metrics.commands_held.set(clients as i64 + 1);
+        Ok(())
+    }
+
+    /// A session that needs a connection of its own waits with its command in its input.
+    ///
+    /// # Errors
+    /// Too many wait already.
+    pub(super) fn wait_in_input(&mut self, ticket: Ticket) -> Result<(), Failure> {
+        let route = self.sessions[ticket.slot as usize].route;
+        self.count_held(route)?;
+        let session = &mut self.sessions[ticket.slot as usize];
+        session.flags.set(Flags::HELD.with(Flags::WAITING));
+        self.fronts[route as usize].waiting.push(ticket);
+        Ok(())
+    }
+
+    /// Whether there may be something to wait for: another node, or an operator.
+    pub(super) fn may_wait_for_node(&self, ticket: Ticket) -> bool {
+        let route = self.sessions[ticket.slot as usize].route;
+        let front = &self.fronts[route as usize];
+        front.held_until.is_some() || !front.route.deployment.is_standalone()
+    }
+
+    /// What becomes of a session that needs a connection of its own to the lane's node:
+    /// `None` if it may have one now.
+    pub(super) fn wait_for_node(
+        &mut self,
+        ticket: Ticket,
+        lane: u32,
+        patience: Patience,
+    ) -> Option<LeaseWish> {
+        let mut wait = self.wait_of(lane);
+        let node = &self.lanes[lane as usize].node;
+        if wait == Wait::No
+            && let Some(error) = node.unavailable()
+        {
+            let (id, route) = (node.id, self.lanes[lane as usize].route);
+            self.fronts[route as usize].route.deployment.doubt(id);
+            wait = self.wait_of(lane);
+            if wait == Wait::No {
+                return Some(LeaseWish::Refused(Failure::Open(error).reply()));
+            }
+        }
+        match wait {
+            Wait::No => None,
+            Wait::Parked if patience == Patience::AtOnce => Some(LeaseWish::NotAtOnce),
+            Wait::Parked => Some(match self.wait_in_input(ticket) {
+                Ok(()) => LeaseWish::Waits,
+                Err(failure) => LeaseWish::Refused(failure.reply()),
+            }),
+            Wait::Over => Some(LeaseWish::Refused(Failure::NoPrimary.reply())),
+        }
+    }
+
+    /// An operator has a route's clients wait until then (in microseconds of the process's
+    /// clock), or lets them go.
+    pub(super) fn set_hold(&mut self, route: u16, until: Option<u64>) {
+        self.fronts[route as usize].held_until = until;
+        if until.is_none() {
+            return self.release_held(route);
+        }
+        let shared: Vec<u32> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| conn.route == route && conn.kind == Kind::Shared)
+            .filter(|(_, conn)| !conn.retiring)
+            .map(|(index, _)| index as u32)
+            .collect();
+        for index in shared {
+            self.retire(index);
+        }
+    }
+
+    /// Ends waits that have lasted long enough.
+    pub(super) fn end_holds(&mut self) {
+        let now = self.clock.now();
+        for route in 0..self.fronts.len() {
+            let front = &mut self.fronts[route];
+            if front.held_until.is_some_and(|until| until <= now) {
+                front.held_until = None;
+            }
+            if !front.is_holding || front.held_until.is_some() {
+                continue;
+            }
+            match front.route.deployment.hold_until() {
+                Some(until) if now < until => {}
+                Some(_) => self.fail_held(route as u16),
+                None => self.release_held(route as u16),
+            }
+        }
+    }
+
+    /// All that waits goes on.
+    pub(super) fn release_held(&mut self, route: u16) {
+        for ticket in self.end_wait(route) {
+            if let Some(session) = self.session(ticket) {
+                session.flags.clear(Flags::HELD.with(Flags::WAITING));
+                self.make_ready(ticket);
+            }
+        }
+        for parked in self.parked(route) {
+            let conn = self.take_conn(parked.slot);
+            self.shared_lost(&conn);
+        }
+    }
+
+    /// There will be no primary in time.
+    fn fail_held(&mut self, route: u16) {
+        let failure = Failure::NoPrimary;
+        for ticket in self.end_wait(route) {
+            if let Some(session) = self.session(ticket) {
+                session.flags.clear(Flags::HELD.with(Flags::WAITING));
+                session.extra().answer = Some(Answer::NoLease(failure.reply()));
+                self.count_error(ticket, ErrorCause::NoPrimary);
+                self.make_ready(ticket);
+            }
+        }
+        for parked in self.parked(route) {
+            self.opening_failed(parked, &failure);
+        }
+    }
+
+    fn end_wait(&mut self, route: u16) -> Vec<Ticket> {
+        let front = &mut self.fronts[route as usize];
+        front.is_holding = false;
+        front.metrics.commands_held.set(0);
+        std::mem::take(&mut front.waiting)
+    }
+
+    /// The parked connections of a route.
+    fn parked(&self, route: u16) -> Vec<Ticket> {
+        let lanes = self.lanes.iter().filter(|(_, lane)| lane.route == route);
+        lanes
+            .filter_map(|(_, lane)| {
+                let conn = self.conns.get(lane.parked as usize)?;
+                Some(Ticket {
+                    slot: lane.parked,
+                    generation: conn.generation,
+                })
+            })
+            .collect()
+    }
+}
+
+/// To whom a lane belongs.
+struct Owner {
+    route: u16,
+    node: u32,
+}

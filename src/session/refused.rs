@@ -1,0 +1,144 @@
+//! Commands that a node has refused because of what it is: demoted (`-READONLY`), loading
+//! its data (`-LOADING`), without a link to its primary (`-MASTERDOWN`). Nothing of them
+//! has run, so they go to another node, in order, and only while no later command of
+//! their session has run (COMMANDS.md 3.2): what follows a refused command is kept
+//! together with its reply until all that is under way was answered. Then everything goes
+//! again if all of it was refused or only reads; else the client gets the replies as they
+//! came.
+
+use super::client::Flags;
+use super::worker::State;
+use crate::backend::{Entry, Marks, Ticket, is_about_node};
+
+/// Replies that are kept of one session, at most, in bytes.
+const STASH_MAX: usize = 1 << 20;
+
+/// A command that was answered, and its client does not know it yet.
+#[derive(Debug)]
+pub struct Stashed {
+    entry: Entry,
+    request: Vec<u8>,
+    reply: Vec<u8>,
+}
+
+/// What is kept of one session.
+#[derive(Debug, Default)]
+pub struct Stash {
+    answered: Vec<Stashed>,
+    /// To which node the commands were sent.
+    node: u32,
+}
+
+impl State {
+    /// A reply that says what the node is, or one behind such a reply.
+    pub(super) fn heed(&mut self, index: u32, entry: &Entry, request: Vec<u8>, reply: &[u8]) {
+        let Some(session) = self.session(entry.to) else {
+            return;
+        };
+        let route = session.route;
+        session.flags.set(Flags::STASHED.with(Flags::BARRIER));
+        let in_flight = session.in_flight as usize;
+        let node = match self.conns.get(index as usize) {
+            Some(conn) => self.lanes[conn.lane as usize].node.id,
+            // Lost behind these replies.
+            None => u32::MAX,
+        };
+        if is_about_node(reply) {
+            let deployment = &self.fronts[route as usize].route.deployment;
+            deployment.doubt(node);
+        }
+        let stash = self
+            .stashes
+            .entry((entry.to.slot, entry.to.generation))
+            .or_default();
+        stash.node = node;
+        stash.answered.push(Stashed {
+            entry: *entry,
+            request,
+            reply: reply.to_vec(),
+        });
+        let bytes: usize = stash.answered.iter().map(|it| it.reply.len()).sum();
+        if bytes > STASH_MAX {
+            self.relay_stash(entry.to);
+        } else if stash.answered.len() >= in_flight {
+            self.decide_stash(entry.to);
+        }
+    }
+
+    /// All that was under way is answered.
+    fn decide_stash(&mut self, ticket: Ticket) {
+        let now = self.clock.now();
+        let Some(session) = self.session(ticket) else {
+            return;
+        };
+        let route = session.route;
+        let front = &self.fronts[route as usize];
+        let patience = front.config.failover.hold.as_micros() as u64;
+        let Some(stash) = self.stashes.get(&(ticket.slot, ticket.generation)) else {
+            return;
+        };
+        let was_primary = stash.node == front.node.id;
+        let may_go = stash.answered.iter().all(|it| {
+            let refused = is_about_node(&it.reply);
+            let once = !it.entry.marks.any(Marks::RETRIED);
+            match was_primary {
+                // For as long as a primary is waited for.
+                true => {
+                    (refused && now.saturating_sub(it.entry.at) <= patience)
+                        || (it.entry.marks.any(Marks::SAFE) && once)
+                }
+                false => once && (refused || it.entry.marks.any(Marks::SAFE)),
+            }
+        });
+        let all_read = stash
+            .answered
+            .iter()
+            .all(|it| self.is_read_entry(&it.entry));
+        let target = match (may_go, all_read && was_primary) {
+            (false, _) => None,
+            // Never to the primary.
+            (true, _) if !was_primary && all_read && self.reads_replicas_only(ticket) => None,
+            (true, true) => self.reader_conn(ticket, false).ok(),
+            (true, false) => self.lane_conn(ticket).ok(),
+        };
+        let Some(target) = target else {
+            return self.relay_stash(ticket);
+        };
+        let stash = self.end_stash(ticket);
+        for Stashed {
+            entry,
+            request,
+            reply,
+        } in stash.answered
+        {
+            let mut marks = entry.marks.without(Marks::HEEDED);
+            if !was_primary || !is_about_node(&reply) {
+                marks = marks.with(Marks::RETRIED);
+            }
+            self.conns[target as usize].append(&request, Entry { marks, ..entry });
+            self.fronts[route as usize].metrics.retries.inc();
+        }
+        self.sessions[ticket.slot as usize].conn = target;
+        self.mark_dirty(target);
+    }
+
+    /// The client gets what is kept as it came.
+    pub(super) fn relay_stash(&mut self, ticket: Ticket) {
+        for Stashed { entry, reply, .. } in self.end_stash(ticket).answered {
+            self.settle_entry(&entry, &reply);
+        }
+    }
+
+    fn end_stash(&mut self, ticket: Ticket) -> Stash {
+        if let Some(session) = self.session(ticket) {
+            session.flags.clear(Flags::STASHED);
+        }
+        let name = (ticket.slot, ticket.generation);
+        self.stashes.remove(&name).unwrap_or_default()
+    }
+
+    /// A session goes, and with it what is kept for it.
+    pub(super) fn drop_stash(&mut self, ticket: Ticket) {
+        self.stashes.remove(&(ticket.slot, ticket.generation));
+    }
+}

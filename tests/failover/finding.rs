@@ -1,0 +1,107 @@
+//! The primary is found wherever it stands in the list, and however it was promoted.
+
+use super::support::{ConnectionWatch, RedisServer, Replicas, wait_until};
+use super::{error, wait_for_state, weir, weir_before};
+
+#[test]
+fn the_primary_is_found_wherever_it_stands() {
+    let replicas = Replicas::start(3);
+    for order in [[0, 1, 2], [1, 2, 0], [2, 0, 1]] {
+        let weir = weir(&replicas.nodes[0], &replicas.settings(&order), "");
+        let mut client = weir.client();
+        let key = format!("{order:?}");
+        client.expect_command(&["SET", &key, "v"], "+OK\r\n");
+        client.expect_command(&["GET", &key], "$1\r\nv\r\n");
+        let direct = replicas.nodes[0].command(&["GET", &key]);
+        assert_eq!(direct, b"$1\r\nv\r\n");
+        wait_for_state(&weir, &replicas.nodes[0], &["standing=\"primary\""]);
+        wait_for_state(&weir, &replicas.nodes[1], &["standing=\"follower\""]);
+    }
+}
+
+#[test]
+fn a_node_that_is_promoted_by_hand_is_followed_and_the_old_one_gets_nothing() {
+    let replicas = Replicas::start(2);
+    let weir = weir_before(&replicas, "");
+    let mut client = weir.client();
+    client.expect_command(&["SET", "k", "1"], "+OK\r\n");
+    replicas.wait_until_caught_up(1, 0);
+    // The old primary stays one: two say that they are.
+    replicas.promote(1, &[]);
+    wait_for_state(&weir, &replicas.nodes[1], &["standing=\"primary\""]);
+    wait_for_state(&weir, &replicas.nodes[0], &["standing=\"rival\""]);
+    client.expect_command(&["SET", "k", "2"], "+OK\r\n");
+    assert_eq!(replicas.nodes[1].command(&["GET", "k"]), b"$1\r\n2\r\n");
+    assert_eq!(replicas.nodes[0].command(&["GET", "k"]), b"$1\r\n1\r\n");
+    assert!(
+        weir.log().contains("says that it is the primary too"),
+        "{}",
+        weir.log()
+    );
+    assert_eq!(weir.metric("weir_failovers_total", &[]), 1.0);
+    replicas.follow(0, 1);
+    wait_for_state(&weir, &replicas.nodes[0], &["standing=\"follower\""]);
+}
+
+#[test]
+fn the_budget_holds_at_every_node() {
+    let replicas = Replicas::start(2);
+    let watches: Vec<_> = replicas.nodes.iter().map(ConnectionWatch::start).collect();
+    let failover = "max_connections = 4\n[route.main.failover]\nread_from = \"prefer_replica\"\n";
+    let weir = weir_before(&replicas, failover);
+    wait_for_state(&weir, &replicas.nodes[1], &["standing=\"follower\""]);
+    std::thread::scope(|scope| {
+        for id in 0..8 {
+            let weir = &weir;
+            scope.spawn(move || {
+                let mut client = weir.client();
+                for round in 0..200 {
+                    let key = format!("{id}:{round}");
+                    client.expect_command(&["SET", &key, "v"], "+OK\r\n");
+                    client.command(&["GET", &key]);
+                    if round % 50 == id {
+                        client.expect_command(&["WATCH", &key], "+OK\r\n");
+                        client.expect_command(&["UNWATCH"], "+OK\r\n");
+                    }
+                }
+            });
+        }
+    });
+    for (watch, node) in watches.into_iter().zip(&replicas.nodes) {
+        // Replication is a connection too, and not Weir's.
+        let seen = watch.finish();
+        let own = seen
+            .list_at_max
+            .lines()
+            .filter(|it| it.contains("name=weir:"))
+            .count();
+        assert!(
+            own <= 4,
+            "{own} at {}: {}",
+            node.address(),
+            seen.list_at_max
+        );
+    }
+}
+
+#[test]
+fn without_any_node_every_command_is_told_so_and_served_when_one_comes() {
+    let mut redis = RedisServer::start();
+    redis.kill();
+    let backend = format!(
+        "topology = \"replicated\"\nnodes = [\"{}\"]\n",
+        redis.address()
+    );
+    let weir = weir(&redis, &backend, "[route.main.failover]\nhold = \"50ms\"\n");
+    let mut client = weir.client();
+    wait_until("it has waited long enough", || {
+        let reply = client.command(&["SET", "k", "v"]);
+        error(&reply) == Some("MASTERDOWN weir: no primary, command not executed")
+    });
+    assert_eq!(weir.get("/readyz").0, 503);
+    redis.restart();
+    wait_until("it is served", || {
+        client.command(&["SET", "k", "v"]) == b"+OK\r\n"
+    });
+    wait_until("Weir is ready", || weir.get("/readyz").0 == 200);
+}

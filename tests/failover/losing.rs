@@ -1,0 +1,159 @@
+//! The primary is lost: killed, stopped, restarted again and again.
+
+use super::counters::{check, nothing_twice, run};
+use super::support::{RawClient, Replicas, encode, wait_until};
+use super::{error, wait_for_state, weir_before};
+
+#[test]
+fn a_primary_that_is_killed_is_replaced_by_its_successor_and_nothing_runs_twice() {
+    for workers in [1, 3] {
+        let mut replicas = Replicas::start(3);
+        let more =
+            format!("[process]\nworkers = {workers}\n[route.main.failover]\nhold = \"20s\"\n");
+        let weir = weir_before(&replicas, &more);
+        let told = run(weir.address(), 12, |progress| {
+            progress.wait_for(20);
+            replicas.nodes[0].kill();
+            replicas.promote(1, &[2]);
+            progress.wait_for(20);
+        });
+        nothing_twice(&replicas.nodes[1], &told);
+        for told in &told {
+            // One at most was on its way, and what came behind waited.
+            assert!(told.unknown <= 1 && told.refused == 0, "{told:?}");
+        }
+        // It comes back empty and says that it is the primary: it gets nothing.
+        replicas.nodes[0].restart();
+        wait_for_state(&weir, &replicas.nodes[0], &["standing=\"rival\""]);
+        weir.client().expect_command(&["SET", "k", "v"], "+OK\r\n");
+        assert_eq!(replicas.nodes[0].command(&["GET", "k"]), b"$-1\r\n");
+    }
+}
+
+#[test]
+fn when_the_hold_is_over_writes_fail_at_once_and_say_that_they_did_not_run() {
+    let mut replicas = Replicas::start(2);
+    let weir = weir_before(&replicas, "[route.main.failover]\nhold = \"100ms\"\n");
+    let mut client = weir.client();
+    client.expect_command(&["SET", "k", "v"], "+OK\r\n");
+    replicas.nodes[0].kill();
+    let refused = "MASTERDOWN weir: no primary, command not executed";
+    wait_until("the hold is over", || {
+        error(&client.command(&["SET", "k", "v"])) == Some(refused)
+    });
+    // Whatever needs a connection of its own, or is a block, as well.
+    for command in [
+        &["WATCH", "k"][..],
+        &["BLPOP", "l", "0"],
+        &["SUBSCRIBE", "c"],
+        &["INFO"],
+    ] {
+        let reply = client.command(command);
+        assert_eq!(error(&reply), Some(refused), "{command:?}");
+    }
+    let block = [&["MULTI"][..], &["INCR", "a"], &["EXEC"]];
+    client.send(block.map(encode).concat());
+    for _ in block {
+        let reply = client.try_read_reply().expect("a reply");
+        assert_eq!(error(&reply), Some(refused));
+    }
+    replicas.promote(1, &[]);
+    wait_until("it is served again", || {
+        client.command(&["SET", "k", "v"]) == b"+OK\r\n"
+    });
+    client.expect_command(&["WATCH", "k"], "+OK\r\n");
+}
+
+#[test]
+fn what_waits_for_a_primary_goes_to_it_in_order() {
+    let mut replicas = Replicas::start(2);
+    let weir = weir_before(&replicas, "[route.main.failover]\nhold = \"20s\"\n");
+    let mut client = weir.client();
+    client.expect_command(&["SET", "k", "v"], "+OK\r\n");
+    replicas.wait_until_caught_up(1, 0);
+    replicas.nodes[0].kill();
+    wait_until("the loss is seen", || {
+        weir.metric("weir_primary_available", &[]) == 0.0
+    });
+    client.send(b"SET k 1\r\nAPPEND k 2\r\nMULTI\r\nAPPEND k 3\r\nEXEC\r\nGET k\r\nWATCH k\r\n");
+    let mut other = weir.client();
+    other.send(b"BLPOP list 0\r\n");
+    let mut third = weir.client();
+    third.send(b"SUBSCRIBE c\r\n");
+    wait_until("three wait", || {
+        weir.metric("weir_commands_held", &[]) >= 3.0
+    });
+    replicas.promote(1, &[]);
+    client.expect("+OK\r\n:2\r\n+OK\r\n+QUEUED\r\n*1\r\n:3\r\n$3\r\n123\r\n+OK\r\n");
+    third.expect("*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n");
+    weir.client()
+        .expect_command(&["RPUSH", "list", "x"], ":1\r\n");
+    other.expect("*2\r\n$4\r\nlist\r\n$1\r\nx\r\n");
+}
+
+#[test]
+fn no_more_wait_than_may() {
+    let mut replicas = Replicas::start(1);
+    let more = "[process]\nworkers = 1\n[route.main.failover]\nhold = \"20s\"\nhold_clients = 3\n";
+    let weir = weir_before(&replicas, more);
+    weir.client().expect_command(&["SET", "k", "v"], "+OK\r\n");
+    replicas.nodes[0].kill();
+    wait_until("the loss is seen", || {
+        weir.metric("weir_primary_available", &[]) == 0.0
+    });
+    let mut clients: Vec<RawClient> = (0..3).map(|_| weir.client()).collect();
+    for client in &mut clients {
+        client.send(b"SET k 1\r\n");
+    }
+    wait_until("three wait", || {
+        weir.metric("weir_commands_held", &[]) == 3.0
+    });
+    let reply = weir.client().command(&["SET", "k", "2"]);
+    let text = error(&reply).unwrap_or_default();
+    assert!(text.contains("failover.hold_clients"), "{text}");
+    // A client that leaves gives up its place.
+    clients.pop();
+    replicas.nodes[0].restart();
+    for client in &mut clients {
+        client.expect("+OK\r\n");
+    }
+}
+
+#[test]
+fn a_primary_that_hangs_is_replaced_and_gets_nothing_when_it_goes_on() {
+    let mut replicas = Replicas::start(2);
+    let more = "[route.main.timeouts]\nstall = \"500ms\"\n[route.main.failover]\nhold = \"20s\"\n";
+    let weir = weir_before(&replicas, more);
+    let told = run(weir.address(), 8, |progress| {
+        progress.wait_for(20);
+        replicas.nodes[0].stop();
+        replicas.promote(1, &[]);
+        progress.wait_for(20);
+        replicas.nodes[0].cont();
+        wait_for_state(&weir, &replicas.nodes[0], &["standing=\"rival\""]);
+        progress.wait_for(20);
+    });
+    nothing_twice(&replicas.nodes[1], &told);
+    for told in &told {
+        assert!(told.unknown <= 1, "{told:?}");
+    }
+}
+
+#[test]
+fn a_primary_that_is_killed_again_and_again_loses_nothing_that_was_acknowledged() {
+    // Redis writes to its file before it answers.
+    let aof = ["--appendonly", "yes", "--appendfsync", "no"];
+    let mut replicas = Replicas::with(1, &aof);
+    let weir = weir_before(&replicas, "[route.main.failover]\nhold = \"20s\"\n");
+    let told = run(weir.address(), 8, |progress| {
+        for _ in 0..4 {
+            progress.wait_for(10);
+            replicas.nodes[0].restart();
+            progress.wait_for(10);
+        }
+    });
+    check(&replicas.nodes[0], &told);
+    for told in &told {
+        assert!(told.unknown <= 4 && told.refused == 0, "{told:?}");
+    }
+}
