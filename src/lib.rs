@@ -25,6 +25,9 @@ pub mod discovery;
 // Floor 3: one subscription for many clients.
 pub mod pubsub;
 
+// Floor 3: waiting queues.
+pub mod blocking;
+
 // Floor 4: one client: read, plan, act, answer in order.
 pub mod session;
 
