@@ -152,6 +152,9 @@ pub struct Conn {
     pub charged: Held,
     /// Woken when its client has read enough for the node to be read again.
     pub reader: Option<Waker>,
+    /// Whose it is, if it carries clients that wait: the lobby, and which of its
+    /// connections.
+    pub lobby: Option<Ticket>,
     /// The id that the node knows it by, if it told.
     pub backend_id: Option<i64>,
     /// The tasks that serve it; ended with it.
@@ -214,6 +217,7 @@ impl Conn {
             probed_at_progress: 0,
             probe_again_at: 0,
             reader: None,
+            lobby: None,
             backend_id: None,
             tasks: Vec::new(),
             whole_max: 64 * 1024 * 1024,

@@ -53,6 +53,8 @@ impl Marks {
     /// Behind a command of the same session that the node has refused because of what
     /// it is: its reply is kept until that is decided.
     pub const HEEDED: Marks = Marks(1 << 12);
+    /// The ticket names a connection of a lobby, which wants the reply.
+    pub const LOBBY: Marks = Marks(1 << 13);
 
     /// Both sets together.
     #[must_use]

@@ -1,5 +1,6 @@
 //! What follows from an event in a lobby: for `session` to carry out.
 
+use super::wish::Queue;
 use crate::resp;
 
 /// Names a waiter; later ones have higher numbers, so their order is that of arrival.
@@ -34,24 +35,34 @@ impl Batch {
 pub enum Question {
     /// These commands, and their replies.
     Try(Batch),
-    /// These commands, then `CLIENT UNBLOCK` of this carrier's connection; all replies.
+    /// `CLIENT UNBLOCK` of this carrier's connection. If the batch is not empty it is the
+    /// beginning of a transaction, and the `EXEC` of it comes behind.
     ///
-    /// The commands before it are there as a guard: they write, so under a pause that
-    /// Weir does not know of Redis holds them and with them what is behind. Up to 8.0 it
-    /// crashes when a connection is unblocked that a pause holds.
+    /// What is in the transaction is there as a guard: it writes, so that under a pause
+    /// which Weir does not know of Redis holds it, and the `CLIENT UNBLOCK` with it. Up to
+    /// 8.0 it crashes when a connection is unblocked that a pause holds.
     Interrupt(CarrierId, Batch),
+}
+
+/// What was popped for a waiter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Popped {
+    /// From where.
+    pub queue: Queue,
+    /// The reply as the node wrote it.
+    pub frame: Vec<u8>,
 }
 
 /// What a waiter is told: the end of its wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tell {
-    /// This reply, in the waiter's protocol. It holds elements if `pops` is set, and must
-    /// come back if the waiter has gone.
+    /// This reply, in the waiter's protocol. What was popped must come back if
+    /// the waiter has gone.
     Reply {
         /// The reply.
         bytes: Vec<u8>,
-        /// As the node wrote it, if it holds what was popped.
-        popped: Option<Vec<u8>>,
+        /// What was popped, if something was.
+        popped: Option<Popped>,
     },
     /// The time is over.
     Null,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use slab::Slab;
 
-use super::act::{Act, Batch, CarrierId, Question, QuestionId, Tell, WaiterId};
+use super::act::{Act, Batch, CarrierId, Popped, Question, QuestionId, Tell, WaiterId};
 use super::carrier::{Carrier, Carries, Interrupt, Stage};
 use super::line::{Leaving, Line, Watch};
 use super::reader::Reader;
@@ -22,6 +22,9 @@ const SLICE: &str = "0.1";
 /// The timeout of a pop that must not block. In `MULTI` none does; should the user not be
 /// allowed `MULTI`, it is over in a moment.
 const AT_ONCE: &str = "0.001";
+
+/// What a pop answers if there is nothing.
+const NOTHING: &[u8] = b"*-1\r\n";
 
 /// At most so many elements are taken for one line at once.
 const SWEEP_MAX: usize = 64;
@@ -91,10 +94,32 @@ pub(super) enum Asked {
         issue: u64,
         guard: Option<usize>,
     },
+    /// What is said to a command that is probably no good.
+    Check(WaiterId, Checked),
     /// A client's own read.
     Read(WaiterId),
     /// Which of these streams can be read.
     Audit(Vec<Vec<u8>>),
+}
+
+/// What a command does if it is good after all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Checked {
+    /// It takes something.
+    Pop { has_scores: bool },
+    /// It only reads: it can be put again elsewhere.
+    Read,
+}
+
+impl Checked {
+    fn of(name: &[u8]) -> Checked {
+        match name.to_ascii_uppercase().as_slice() {
+            b"XREAD" => Checked::Read,
+            name => Checked::Pop {
+                has_scores: name.starts_with(b"BZ"),
+            },
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -224,6 +249,17 @@ impl Lobby {
                 };
                 self.waiters.insert(id, waiter(Place::Line(line)));
                 self.stand_in(line, id);
+            }
+            Wish::Check(command) => {
+                self.waiters.insert(id, waiter(Place::Streams));
+                let mut batch = Batch::default();
+                batch.push(&["MULTI"]);
+                batch.push(&command);
+                batch.push(&["EXEC"]);
+                self.ask(
+                    Asked::Check(id, Checked::of(&command[0])),
+                    Question::Try(batch),
+                );
             }
             Wish::Read(wish) => {
                 self.waiters.insert(id, waiter(Place::Streams));
@@ -401,7 +437,10 @@ impl Lobby {
         let version = self.waiters[&id].version;
         let tell = Tell::Reply {
             bytes: in_version(frame, version, queue.has_scores()),
-            popped: Some(frame.to_vec()),
+            popped: Some(Popped {
+                queue: queue.clone(),
+                frame: frame.to_vec(),
+            }),
         };
         self.tell(id, tell);
     }
@@ -475,10 +514,33 @@ impl Lobby {
                 issue,
                 guard,
             }) => self.interrupted(carrier, issue, guard, frames),
+            Some(Asked::Check(waiter, checked)) => self.checked(waiter, checked, frames),
             Some(Asked::Read(waiter)) => self.read_answered(waiter, frames),
             Some(Asked::Audit(streams)) => self.audited(&streams, frames),
             None => {}
         }
+    }
+
+    /// A command that was probably no good, and perhaps was.
+    fn checked(&mut self, id: WaiterId, checked: Checked, frames: &[Vec<u8>]) {
+        let Some(waiter) = self.waiters.get(&id) else {
+            return;
+        };
+        let result = results(frames).next();
+        let bytes = match (result, checked) {
+            (Some(error), _) if is_error(error) => error.to_vec(),
+            (Some(popped), Checked::Pop { has_scores }) if !is_null(popped) => {
+                in_version(popped, waiter.version, has_scores)
+            }
+            _ => return self.tell(id, Tell::Alone),
+        };
+        self.tell(
+            id,
+            Tell::Reply {
+                bytes,
+                popped: None,
+            },
+        );
     }
 
     fn probed(&mut self, line_id: usize, newcomer: Option<WaiterId>, frames: &[Vec<u8>]) {
@@ -589,6 +651,13 @@ impl Lobby {
                 }
                 self.interrupt_missed(carrier, issue);
             }
+            Some(Asked::Check(waiter, _)) => self.tell(
+                waiter,
+                match ran {
+                    true => Tell::Unknown,
+                    false => Tell::Alone,
+                },
+            ),
             Some(Asked::Read(waiter)) => self.read_again(waiter),
             Some(Asked::Audit(streams)) => self.audit_lost(&streams),
             None => {}
@@ -617,7 +686,7 @@ impl Lobby {
                 }
                 self.interrupt_missed(carrier, issue);
             }
-            Some(Asked::Read(waiter)) => self.tell(waiter, failed()),
+            Some(Asked::Check(waiter, _) | Asked::Read(waiter)) => self.tell(waiter, failed()),
             Some(Asked::Audit(streams)) => self.audit_lost(&streams),
             None => {}
         }
@@ -677,7 +746,18 @@ impl Lobby {
         }
     }
 
+    /// A connection for a group: one that carries nothing any more, or a new one.
     pub(super) fn open(&mut self, carries: Carries, optional: bool) -> CarrierId {
+        let idle = self.carriers.iter().find(|(id, carrier)| {
+            matches!(carrier.stage, Stage::Ready(_)) && !self.is_wanted(**id)
+        });
+        if let Some((&id, _)) = idle {
+            self.reader.lose(id);
+            let reused = self.carriers.get_mut(&id).expect("just seen");
+            reused.carries = carries;
+            reused.optional = false;
+            return id;
+        }
         let carrier = self.next_carrier;
         self.next_carrier += 1;
         self.carriers
@@ -828,7 +908,8 @@ impl Lobby {
             .lines
             .iter()
             .copied()
-            .filter(|&line| !self.lines[line].waiters.is_empty())
+            // Who leaves waits for nothing any more but for what is on its way.
+            .filter(|&line| self.lines[line].staying() > 0)
             .collect();
         let hot = lines.iter().copied().filter(|&line| self.lines[line].hot);
         let hot: Vec<usize> = hot.collect();
@@ -910,7 +991,7 @@ impl Lobby {
         batch.push(&["MULTI"]);
         for &id in lines.iter().take(SWEEP_MAX) {
             let line = &mut self.lines[id];
-            let copies = line.waiters.len().min(SWEEP_MAX);
+            let copies = line.staying().min(SWEEP_MAX);
             for _ in 0..copies {
                 line.queue.own_command(AT_ONCE, &mut batch);
             }
@@ -1062,7 +1143,6 @@ impl Lobby {
             line.at_stake += 1;
             batch.push(&["MULTI"]);
             line.queue.own_command(AT_ONCE, &mut batch);
-            batch.push(&["EXEC"]);
         }
         let asked = Asked::Interrupt {
             carrier,
@@ -1079,12 +1159,14 @@ impl Lobby {
         guard: Option<usize>,
         frames: &[Vec<u8>],
     ) {
-        let Some((answer, guarding)) = frames.split_last() else {
-            return self.interrupt_missed(carrier, issue);
+        let mut replies: Vec<&[u8]> = match guard {
+            Some(_) => results(frames).collect(),
+            None => frames.iter().map(Vec::as_slice).collect(),
         };
+        let answer = replies.pop().unwrap_or_default();
         if let Some(line) = guard {
             self.lines[line].at_stake -= 1;
-            if let Some(result) = results(guarding).next()
+            if let Some(result) = replies.pop()
                 && !is_null(result)
                 && !is_error(result)
             {
@@ -1092,10 +1174,10 @@ impl Lobby {
             }
             self.settle(line);
         }
-        if is_error(answer) {
+        if answer.starts_with(b"-NOPERM") {
             // From here on everybody waits in slices.
             self.slices = true;
-        } else if answer.as_slice() != b":1\r\n" {
+        } else if answer != b":1\r\n" {
             self.interrupt_missed(carrier, issue);
         }
     }
@@ -1169,9 +1251,11 @@ impl Lobby {
                 .values()
                 .map(|carrier| match &carrier.stage {
                     Stage::Blocked { lines, .. } => lines.iter().filter(|&&it| it == id).count(),
-                    Stage::Sweeping(parts) => {
-                        parts.iter().filter(|(it, _)| *it == id).map(|it| it.1).sum()
-                    }
+                    Stage::Sweeping(parts) => parts
+                        .iter()
+                        .filter(|(it, _)| *it == id)
+                        .map(|it| it.1)
+                        .sum(),
                     _ => 0,
                 })
                 .sum();
@@ -1212,8 +1296,13 @@ fn results(frames: &[Vec<u8>]) -> Box<dyn Iterator<Item = &[u8]> + '_> {
     let [multi, pops @ .., exec] = frames else {
         return Box::new(std::iter::empty());
     };
-    if is_error(multi) || pops.iter().any(|pop| is_error(pop)) {
+    if is_error(multi) {
         return Box::new(pops.iter().map(Vec::as_slice));
+    }
+    if pops.iter().any(|pop| is_error(pop)) {
+        // Nothing ran. The others are as good as empty.
+        let said = |pop| if is_error(pop) { pop } else { NOTHING };
+        return Box::new(pops.iter().map(move |pop| said(pop.as_slice())));
     }
     match RepliesIn::array(exec) {
         Some(replies) => Box::new(replies),

@@ -21,7 +21,7 @@ mod reply;
 mod stream;
 mod wish;
 
-pub use act::{Act, Batch, CarrierId, Question, QuestionId, Tell, WaiterId};
+pub use act::{Act, Batch, CarrierId, Popped, Question, QuestionId, Tell, WaiterId};
 pub use lobby::{Arrival, Lobby, LobbySettings};
 pub use places::{NoPlace, OwnPlace, Places};
 pub use reply::{RepliesIn, in_version, is_null};

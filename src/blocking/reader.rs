@@ -48,6 +48,11 @@ impl Reader {
         self.by_stream.is_empty()
     }
 
+    /// Its connection is used for something else.
+    pub fn lose(&mut self, carrier: CarrierId) {
+        self.carrier = self.carrier.filter(|own| *own != carrier);
+    }
+
     pub fn forget(&mut self, id: WaiterId) {
         let Some(read) = self.reads.remove(&id) else {
             return;
@@ -157,8 +162,9 @@ impl Lobby {
         let carrier = self.reader.carrier;
         let Some(carrier) = carrier.filter(|carrier| self.carriers.contains_key(carrier)) else {
             self.reader.unregistered.push(id);
-            self.reader.carrier = Some(self.open(Carries::Streams, false));
-            return;
+            let carrier = self.open(Carries::Streams, false);
+            self.reader.carrier = Some(carrier);
+            return self.go_on(carrier);
         };
         let blocked = matches!(self.carriers[&carrier].stage, Stage::Blocked { .. });
         if blocked && is_covered {
@@ -197,9 +203,14 @@ impl Lobby {
             return self.rest(carrier);
         }
         let timeout = if self.slices { SLICE } else { WAIT };
-        let mut args: Vec<Vec<u8>> = [b"XREAD".as_slice(), b"BLOCK", timeout.as_bytes(), b"STREAMS"]
-            .map(<[u8]>::to_vec)
-            .into();
+        let mut args: Vec<Vec<u8>> = [
+            b"XREAD".as_slice(),
+            b"BLOCK",
+            timeout.as_bytes(),
+            b"STREAMS",
+        ]
+        .map(<[u8]>::to_vec)
+        .into();
         args.extend(streams.iter().map(|(stream, _)| stream.clone()));
         args.extend(streams.iter().map(|(_, id)| id.to_string().into_bytes()));
         let mut batch = Batch::default();

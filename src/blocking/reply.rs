@@ -50,8 +50,7 @@ impl<'a> Iterator for RepliesIn<'a> {
 /// A bulk string's bytes.
 pub(super) fn bulk(frame: &[u8]) -> Option<&[u8]> {
     let line = memchr::memchr(b'\n', frame)? + 1;
-    (frame.first() == Some(&b'$') && frame.len() >= line + 2)
-        .then(|| &frame[line..frame.len() - 2])
+    (frame.first() == Some(&b'$') && frame.len() >= line + 2).then(|| &frame[line..frame.len() - 2])
 }
 
 /// The reply to a pop, which came in RESP2, in the waiter's version. They are the same

@@ -45,7 +45,17 @@ mod tests {
         assert_eq!(id("5"), id("5-0"));
         assert!(id("5-2") > id("5-1"));
         assert!(id("10-0") > id("9-9"));
-        for wrong in ["", "-", "5-", "-5", "a-1", "+1-1", "$", "5-*", "99999999999999999999"] {
+        for wrong in [
+            "",
+            "-",
+            "5-",
+            "-5",
+            "a-1",
+            "+1-1",
+            "$",
+            "5-*",
+            "99999999999999999999",
+        ] {
             assert_eq!(id(wrong), None, "{wrong}");
         }
         assert_eq!(id("7-3").expect("an id").to_string(), "7-3");

@@ -92,6 +92,8 @@ pub enum Wish {
     Pop(Queue),
     /// Entries to read.
     Read(StreamWish),
+    /// Nothing, if Redis refuses the command, as it probably will.
+    Check(Vec<Vec<u8>>),
 }
 
 impl Wish {
@@ -228,7 +230,10 @@ mod tests {
         assert_eq!(wish("blpop k 0"), wish("BLPOP k 5"));
         assert_ne!(wish("BLPOP k 0"), wish("BRPOP k 0"));
         assert_ne!(wish("BLPOP a b 0"), wish("BLPOP b a 0"));
-        assert_ne!(wish("BLMOVE a b LEFT LEFT 0"), wish("BLMOVE a B LEFT LEFT 0"));
+        assert_ne!(
+            wish("BLMOVE a b LEFT LEFT 0"),
+            wish("BLMOVE a B LEFT LEFT 0")
+        );
         assert_eq!(wish("BLMPOP 0 1 k left"), wish("BLMPOP 9 1 k LEFT"));
     }
 

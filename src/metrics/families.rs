@@ -159,6 +159,33 @@ impl Metrics {
         self.gauge(out, "weir_buffered_bytes", help, |m| &m.buffered_bytes);
         let help = "Clients that hold a connection to a node alone.";
         self.gauge(out, "weir_leases_held", help, |m| &m.leases_held);
+        let name = "weir_clients_blocked";
+        out.family(
+            name,
+            "Clients that are blocked, by how they wait; paused ones wait alone.",
+            Kind::Gauge,
+        );
+        for route in &self.routes {
+            let of = |way| [("route", route.name.as_str()), ("way", way)];
+            let all = route.total_gauge(|m| m.clients_blocked.get());
+            let shared = route.total_gauge(|m| m.blocked_sharing.get());
+            let in_line = route.total_gauge(|m| m.blocked_in_line.get());
+            out.sample(&of("own"), (all - shared - in_line).max(0));
+            out.sample(&of("shared"), shared);
+            out.sample(&of("in_line"), in_line);
+        }
+        let help = "Elements popped on shared connections and handed to a blocked client.";
+        self.counter(out, "weir_blocked_handed_over_total", help, |m| {
+            &m.blocked_handed
+        });
+        let help = "Elements popped for a blocked client that had gone, and lost with it.";
+        self.counter(out, "weir_blocked_orphans_total", help, |m| {
+            &m.blocked_orphans
+        });
+        let help = "Waits on shared connections that were ended and begun anew.";
+        self.counter(out, "weir_blocked_reissued_total", help, |m| {
+            &m.blocked_reissued
+        });
         let help = "Clients that wait for a connection of their own.";
         self.gauge(out, "weir_leases_waiting", help, |m| &m.leases_waiting);
         let help = "Connections to a node given to one client alone.";

@@ -57,6 +57,16 @@ pub struct WorkerMetrics {
     pub leases_held: Gauge,
     /// Clients that wait for a lease.
     pub leases_waiting: Gauge,
+    /// Clients that wait in a blocking command on shared connections.
+    pub blocked_sharing: Gauge,
+    /// Clients that wait for a connection of their own to block on.
+    pub blocked_in_line: Gauge,
+    /// Elements that were popped on shared connections and handed to a client.
+    pub blocked_handed: Counter,
+    /// Elements that were popped on shared connections for clients that had gone.
+    pub blocked_orphans: Counter,
+    /// Waits on shared connections that were ended and begun anew.
+    pub blocked_reissued: Counter,
     /// Leases given out.
     pub leases_granted: Counter,
 

@@ -13,8 +13,10 @@ use super::redirect::Redirect;
 use super::registry::Census;
 use super::reply_size::ReplySize;
 use super::subscribe::Subscriber;
+use super::waiting::{Elsewhere, SharedWait};
 use crate::admission::{ClientPermit, Priority};
 use crate::backend::{Partition, Ticket, User, UserId};
+use crate::blocking::OwnPlace;
 use crate::config::ReadFrom;
 use crate::metrics::CloseReason;
 use crate::net::tls::TlsIdentity;
@@ -288,6 +290,16 @@ pub struct Extra {
     pub lease_asked_at: u64,
     /// While it waits for a lease: dropped, it loses its place in line.
     pub keeps_place: Option<tokio::sync::oneshot::Sender<()>>,
+    /// Its place among those that block on a connection of their own.
+    pub own_place: Option<OwnPlace>,
+    /// It waits in a lobby.
+    pub shared_wait: Option<SharedWait>,
+    /// It waits in line for a place; sent whether `CLIENT UNBLOCK` wants an error.
+    pub in_line: Option<tokio::sync::oneshot::Sender<bool>>,
+    /// Since when it has waited in line for its place, in microseconds; 0 if it did not.
+    pub line_since: u64,
+    /// The blocking command at the front was sent back from the lobby.
+    pub elsewhere: Elsewhere,
     /// Where it is in a transaction.
     pub transaction: Transaction,
     /// What it is subscribed to.

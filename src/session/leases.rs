@@ -217,6 +217,9 @@ impl State {
         let Some(lease) = session.extra.as_mut().and_then(|extra| extra.lease.take()) else {
             return;
         };
+        if let Some(session) = self.session(ticket) {
+            session.extra().own_place = None;
+        }
         self.refresh_special(ticket);
         self.end_lease(lease.conn, true);
     }

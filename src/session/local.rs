@@ -428,6 +428,9 @@ impl State {
 
     /// A reply that a session wanted to see before its client does.
     pub(super) fn inspect(&mut self, entry: &crate::backend::Entry, reply: &[u8]) {
+        if entry.marks.any(Marks::LOBBY) {
+            return self.lobby_replied(entry.to, reply);
+        }
         let Some(session) = self.session(entry.to) else {
             return;
         };

@@ -103,6 +103,9 @@ impl State {
             ),
             Io::Opening => {}
         }
+        if let Some(place) = conn.lobby {
+            return self.lobby_conn_lost(place, &conn);
+        }
         match conn.mode {
             Mode::Shared => self.shared_lost(&conn),
             Mode::Feed(user) => self.feed_lost((conn.route, user), &node, broken),
@@ -240,6 +243,7 @@ impl State {
         let route = session.route;
         let extra = session.extra();
         extra.lease = None;
+        extra.own_place = None;
         let stateful = extra.tracking || extra.subscriptions.on_lease() || extra.monitoring;
         let transaction = std::mem::take(&mut extra.transaction);
         self.fronts[route as usize].metrics.leases_held.dec();

@@ -81,6 +81,8 @@ impl State {
             Message::IdleAges { groups, answer } => {
                 let _ = answer.send(self.idle_ages(&groups));
             }
+            Message::Lobby { route, key, what } => self.take_lobby_message(route, key, what),
+            Message::FromLobby { to, what } => self.take_from_lobby(to, what),
             Message::Drain => self.draining = true,
         }
     }

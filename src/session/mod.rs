@@ -34,6 +34,7 @@ mod leases;
 mod limit_watch;
 mod line;
 mod links;
+mod lobby;
 mod local;
 mod login;
 mod loss;
@@ -60,6 +61,7 @@ mod tick;
 mod topology;
 mod transaction;
 mod upload;
+mod waiting;
 mod worker;
 
 pub use certificates::{Renewal, Which};

@@ -17,17 +17,6 @@ use crate::pubsub::Space;
 use crate::resp::{self, Version};
 
 impl State {
-    /// A command that may wait on the server for a key to be written.
-    pub(super) fn blocking(
-        &mut self,
-        ticket: Ticket,
-        request: &Request<'_>,
-        row: Row,
-        silent: bool,
-    ) -> Step {
-        self.leased(ticket, request, row, Kind::Blocking, Until::Reply, silent)
-    }
-
     /// One command on a connection that the session holds for it alone.
     pub(super) fn leased(
         &mut self,
@@ -58,7 +47,10 @@ impl State {
                 step
             }
             LeaseWish::Waits => Step::Wait,
-            LeaseWish::Refused(reply) => self.answer(ticket, &reply, silent),
+            LeaseWish::Refused(reply) => {
+                self.sessions[ticket.slot as usize].extra().own_place = None;
+                self.answer(ticket, &reply, silent)
+            }
             LeaseWish::NotAtOnce => unreachable!("leased commands wait in line"),
         }
     }
@@ -68,7 +60,12 @@ impl State {
     fn without_the_wait(&mut self, ticket: Ticket, request: &Request<'_>) -> Option<Vec<u8>> {
         let now = self.clock.now();
         let session = &mut self.sessions[ticket.slot as usize];
-        let asked_at = std::mem::take(&mut session.extra().lease_asked_at);
+        let extra = session.extra();
+        let (in_line, for_lease) = (
+            std::mem::take(&mut extra.line_since),
+            std::mem::take(&mut extra.lease_asked_at),
+        );
+        let asked_at = if in_line > 0 { in_line } else { for_lease };
         let waited = Duration::from_micros(now.saturating_sub(asked_at));
         if asked_at == 0 || waited < Duration::from_millis(1) {
             return None;
@@ -137,6 +134,9 @@ impl State {
             }
             return step;
         }
+        if self.must_wait_for_replies(ticket) || !self.take_place(ticket, None) {
+            return Step::Wait;
+        }
         match self.wish_lease(ticket, Kind::Blocking, Until::Reply, Patience::InLine) {
             LeaseWish::Held(conn) => {
                 // Up to 7.0 any command takes over the offset; since 7.2 only one
@@ -156,7 +156,10 @@ impl State {
                 step
             }
             LeaseWish::Waits => Step::Wait,
-            LeaseWish::Refused(reply) => self.answer(ticket, &reply, silent),
+            LeaseWish::Refused(reply) => {
+                self.sessions[ticket.slot as usize].extra().own_place = None;
+                self.answer(ticket, &reply, silent)
+            }
             LeaseWish::NotAtOnce => unreachable!("WAIT waits in line"),
         }
     }

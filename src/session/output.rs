@@ -255,6 +255,11 @@ impl State {
         {
             self.close_conn(receiver);
         }
+        let wait = session.extra.as_mut().and_then(|it| it.shared_wait.take());
+        if let Some(wait) = wait {
+            let ticket = session.ticket(slot);
+            self.leave_lobby(ticket, session.route, &wait);
+        }
         if let Some(lease) = session.extra.as_mut().and_then(|extra| extra.lease.take()) {
             let clean = session.in_flight == 0 && lease.until == Until::Reply;
             self.end_lease(lease.conn, clean);

@@ -89,6 +89,7 @@ impl State {
         if pause.is_none() {
             self.release_paused(route);
         }
+        self.lobbies_paused(route);
     }
 
     /// Ends pauses whose time is over.
@@ -101,6 +102,7 @@ impl State {
             {
                 self.fronts[route].pause = None;
                 self.release_paused(route as u16);
+                self.lobbies_paused(route as u16);
             }
         }
     }

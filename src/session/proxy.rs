@@ -20,12 +20,14 @@ use super::fail_open::FailOpen;
 use super::failure::Failure;
 use super::feed::{FeedKey, FromFeed, ToFeed};
 use super::links::Batch;
+use super::lobby::{FromLobby, ToLobby};
 use super::newcomer::Newcomer;
 use super::pause::Pause;
 use super::registry::Kill;
 use super::room::Seeker;
 use crate::admission::{ClientPermit, Group, Limits};
-use crate::backend::Ticket;
+use crate::backend::{Partition, Ticket};
+use crate::blocking::Places;
 use crate::config::{self, Config};
 use crate::discovery::Deployment;
 use crate::metrics::{Journal, Metrics, WorkerMetrics};
@@ -42,6 +44,8 @@ pub struct Route {
     pub deployment: Arc<Deployment>,
     /// Whether workers refuse commands because a node has too much to do.
     pub overloaded: Episode,
+    /// How many clients may block on connections of their own.
+    pub places: Arc<Places>,
     /// What each worker counts on it.
     pub metrics: Vec<Arc<WorkerMetrics>>,
     /// How many are subscribed to what, beside what the node knows.
@@ -231,6 +235,22 @@ pub enum Message {
         /// The ages of each of these, in seconds.
         answer: oneshot::Sender<Vec<Vec<u32>>>,
     },
+    /// To the lobby of a partition, at its home.
+    Lobby {
+        /// On which route.
+        route: u16,
+        /// Whose.
+        key: Partition,
+        /// What.
+        what: ToLobby,
+    },
+    /// From a lobby, to a client that waits.
+    FromLobby {
+        /// The client's session.
+        to: Ticket,
+        /// What.
+        what: FromLobby,
+    },
     /// Take no new clients and close those that are idle.
     Drain,
 }
@@ -244,6 +264,12 @@ impl Route {
     fn apply(&self, settings: config::Route) {
         let settings = Arc::new(settings);
         self.deployment.apply(&settings);
+        let backend = &settings.backend;
+        self.places.set_limits(
+            backend.max_blocking,
+            backend.max_blocking_shared,
+            backend.lease_queue,
+        );
         self.settings.store(settings);
     }
 }
@@ -280,6 +306,11 @@ impl Proxy {
                         .collect(),
                     overloaded: Episode::default(),
                     fail_open: FailOpen::default(),
+                    places: Places::new(
+                        settings.backend.max_blocking,
+                        settings.backend.max_blocking_shared,
+                        settings.backend.lease_queue,
+                    ),
                     settings: ArcSwap::new(settings),
                 })
             })

@@ -147,7 +147,12 @@ impl State {
 
     /// Whether the client waits in a blocking command, or is held by a pause.
     pub(super) fn is_blocked(&self, session: &Session) -> bool {
-        session.flags.any(Flags::PAUSED)
+        let waits = session.extra.as_deref().is_some_and(|extra| {
+            let shares = extra.shared_wait.as_ref();
+            shares.is_some_and(|wait| wait.registered) || extra.in_line.is_some()
+        });
+        waits
+            || session.flags.any(Flags::PAUSED)
             || session
                 .lease()
                 .and_then(|conn| self.conns.get(conn as usize))
@@ -239,6 +244,13 @@ impl State {
             .iter()
             .find(|(_, session)| session.id == id && self.is_blocked(session))
             .map(|(slot, session)| session.ticket(slot as u32));
+        let answer = match found {
+            Some(ticket) => match self.unblock_waiting(ticket, error, answer) {
+                Some(answer) => answer,
+                None => return,
+            },
+            None => answer,
+        };
         let conn = found.and_then(|ticket| self.sessions[ticket.slot as usize].lease());
         let (Some(ticket), Some(conn)) = (found, conn) else {
             let _ = answer.send(false);

@@ -35,6 +35,7 @@ impl State {
         }
         self.tick_gates();
         self.look_how_full_it_is();
+        self.lobbies_follow_the_primary();
         self.tick_sessions();
         self.tick_feeds();
         if self.tick.is_multiple_of(SESSION_TURNS) {
@@ -339,6 +340,10 @@ impl State {
             return false;
         }
         match net::hangup(&session.socket) {
+            Some(_) if self.waits_here(ticket) => {
+                self.close(ticket.slot, CloseReason::ByClient);
+                true
+            }
             Some(Hangup::Whole) => {
                 self.close(ticket.slot, CloseReason::ByClient);
                 true

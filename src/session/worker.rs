@@ -106,6 +106,8 @@ pub struct State {
     pub(super) gates: Slab<NodeGate>,
     pub(super) links: Slab<Link>,
     pub(super) link_index: HashMap<(usize, u32, u32), u32>,
+    /// Where clients wait on shared connections.
+    pub(super) lobbies: super::lobby::Lobbies,
     /// Sessions that can go on with what is in their input.
     pub(super) ready: Vec<Ticket>,
     /// Sessions whose socket did not take all of their output.
@@ -219,6 +221,7 @@ impl Worker {
                 gates: Slab::new(),
                 links: Slab::new(),
                 link_index: HashMap::new(),
+                lobbies: super::lobby::Lobbies::default(),
                 ready: Vec::new(),
                 blocked_writers: Vec::new(),
                 dirty: Vec::new(),

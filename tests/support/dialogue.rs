@@ -24,6 +24,17 @@ pub enum Pace {
 /// (`a:1`) sends nothing. `@blocked 2` waits until so many clients of the server are
 /// blocked, `@gone a` has a client leave.
 pub fn hear(address: SocketAddr, server: &RedisServer, lines: &[&str], pace: Pace) -> Vec<String> {
+    let blocked = || server.info("clients", "blocked_clients");
+    hear_and_ask(address, &blocked, lines, pace)
+}
+
+/// The same; `blocked` says how many clients are blocked.
+pub fn hear_and_ask(
+    address: SocketAddr,
+    blocked: &dyn Fn() -> String,
+    lines: &[&str],
+    pace: Pace,
+) -> Vec<String> {
     let mut clients: BTreeMap<&str, RawClient> = BTreeMap::new();
     let mut heard = Vec::new();
     let lines: Vec<Line<'_>> = lines.iter().map(|line| Line::of(line)).collect();
@@ -41,9 +52,7 @@ pub fn hear(address: SocketAddr, server: &RedisServer, lines: &[&str], pace: Pac
         rest = later;
         if let Some(stage) = first.text.strip_prefix('@') {
             match stage.split_once(' ') {
-                Some(("blocked", count)) => wait_until(first.text, || {
-                    server.info("clients", "blocked_clients") == count
-                }),
+                Some(("blocked", count)) => wait_until(first.text, || blocked() == count),
                 Some(("since", _)) => {}
                 Some(("gone", client)) => drop(clients.remove(client)),
                 _ => panic!("what is {:?}?", first.text),
@@ -133,6 +142,17 @@ fn without_id(reply: &[u8]) -> String {
 /// differently. The data is flushed before each. A dialogue that begins with `@since 7.0`
 /// is left out if the servers are older; Valkey counts as what it is compatible with.
 pub fn compare(redis: &RedisServer, behind: &RedisServer, weir: SocketAddr, all: &[&[&str]]) {
+    let blocked = || behind.info("clients", "blocked_clients");
+    compare_and_ask(redis, behind, (weir, &blocked), all);
+}
+
+/// The same; what is behind Weir's address says how many of its clients are blocked.
+pub fn compare_and_ask(
+    redis: &RedisServer,
+    behind: &RedisServer,
+    (weir, blocked): (SocketAddr, &dyn Fn() -> String),
+    all: &[&[&str]],
+) {
     let version = redis.compatible_version();
     for lines in all {
         let since = lines[0].strip_prefix("@since ");
@@ -144,7 +164,7 @@ pub fn compare(redis: &RedisServer, behind: &RedisServer, weir: SocketAddr, all:
                 server.command(&["FLUSHALL"]);
             }
             let direct = hear(redis.address(), redis, lines, pace);
-            let through = hear(weir, behind, lines, pace);
+            let through = hear_and_ask(weir, blocked, lines, pace);
             assert_eq!(
                 through, direct,
                 "Weir (left) and Redis (right) differ, {pace:?}"

@@ -109,9 +109,18 @@ section! {
             default 32, changes Live;
 
         /// Of these, at most so many for clients that wait in a blocking command
-        /// such as BLPOP, which nobody can share with them while they wait.
+        /// such as BLPOP. Those who find none free share what `max_blocking_shared`
+        /// keeps, or wait in line if their command cannot be shared.
         max_blocking: usize = Count::from_to(0, 100_000),
             default 32, changes Live;
+
+        /// Of `max_blocking`, so many (but at most half) are kept for clients that
+        /// share: 10,000 workers in BLPOP on 1,000 queues take no more than these. For
+        /// each user, database and way of taking from a queue at most so many are
+        /// opened. More let more elements through a second when everybody shares.
+        /// 0 shares nothing, and who finds no connection waits in line for one.
+        max_blocking_shared: usize = Count::from_to(0, 10_000),
+            default 4, changes Live;
 
         /// Of these, at most so many for subscriptions: one for each user whose clients are
         /// subscribed to channels or patterns, however many those are.
