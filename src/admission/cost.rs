@@ -86,7 +86,8 @@ impl Costs {
         let Some(first) = first else { return };
         if self.marked.len() < MARKED_MAX {
             let name = name.to_ascii_lowercase().into_boxed_str();
-            self.marked.insert((name, told_by(first)), (micros, self.asked));
+            self.marked
+                .insert((name, told_by(first)), (micros, self.asked));
         }
     }
 
@@ -94,12 +95,21 @@ impl Costs {
     pub fn slow_log_seen(&mut self, number: i64) {
         let seen = self.slow_log_seen.unwrap_or(number);
         // The log of a node that was restarted begins at 0.
-        self.slow_log_seen = Some(if number < seen { number } else { seen.max(number) });
+        self.slow_log_seen = Some(if number < seen {
+            number
+        } else {
+            seen.max(number)
+        });
     }
 
     /// What one call takes, in microseconds, as of late; `None` if nobody has called it.
     pub fn mean(&self, name: &str) -> Option<f64> {
         self.accounts.get(name)?.mean
+    }
+
+    /// How often it was called since the node began to count.
+    pub fn calls(&self, name: &str) -> u64 {
+        self.accounts.get(name).map_or(0, |account| account.calls)
     }
 
     /// What one call of a quick command takes, in microseconds, all of them together.
@@ -120,7 +130,9 @@ impl Costs {
 fn stat(line: &str) -> Option<(&str, u64, u64)> {
     let (name, fields) = line.trim_end().strip_prefix("cmdstat_")?.split_once(':')?;
     let field = |key: &str| {
-        let value = fields.split(',').find_map(|field| field.strip_prefix(key))?;
+        let value = fields
+            .split(',')
+            .find_map(|field| field.strip_prefix(key))?;
         value.strip_prefix('=')?.parse().ok()
     };
     Some((name, field("calls")?, field("usec")?))
@@ -154,7 +166,10 @@ mod tests {
         assert_eq!(costs.mean("config|get"), Some(40.0));
         assert_eq!(costs.mean("broken"), None);
         for round in 1..=10 {
-            costs.learn_stats(&stats((100, 200), (10 + round, 100 + 2_000 * round)), 1_000.0);
+            costs.learn_stats(
+                &stats((100, 200), (10 + round, 100 + 2_000 * round)),
+                1_000.0,
+            );
         }
         let mean = costs.mean("eval").unwrap();
         assert!(mean > 1_990.0, "{mean}");

@@ -10,6 +10,7 @@
 
 mod book;
 mod breaker;
+pub mod cost;
 mod delay;
 mod drain;
 pub mod gate;
@@ -27,6 +28,7 @@ mod watch;
 
 pub use book::{NoPlace, NoRoom};
 pub use breaker::{Breaker, BreakerLimits, BreakerState, Change, Tally, Trip};
+pub use cost::Costs;
 pub use gate::{Gate, GateLimits, Priority, Verdict, Work};
 pub use growth::Grown;
 pub use identity::{Group, Key, RuleTally, Who};

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::budget::{BudgetLimits, Ledger, Slot};
 use super::credential::Credentials;
 use super::server::ServerFacts;
-use crate::admission::Trip;
+use crate::admission::{Costs, Trip};
 use crate::command::{ServerVersion, Table};
 use crate::config::{self, Backend};
 use crate::metrics::Journal;
@@ -123,6 +123,8 @@ pub struct Node {
     condition: Mutex<Condition>,
     /// Commands that may need memory are refused.
     refuses_growth: AtomicBool,
+    /// What commands cost it, by its own account.
+    costs: ArcSwap<Costs>,
     /// Counts how often it fell sick or was healed.
     changed: watch::Sender<u64>,
     started: Instant,
@@ -190,6 +192,7 @@ impl Node {
             serves: AtomicBool::new(true),
             condition: Condition::new(settings, seed),
             refuses_growth: AtomicBool::new(false),
+            costs: ArcSwap::default(),
             changed: watch::Sender::new(0),
             started: Instant::now(),
             heard_at: AtomicU64::new(0),
@@ -222,6 +225,16 @@ impl Node {
         condition.apply(settings);
         drop(condition);
         self.ledger.set_limits(limits);
+    }
+
+    /// What commands cost it, by its own account, as of late.
+    pub fn costs(&self) -> Arc<Costs> {
+        self.costs.load_full()
+    }
+
+    /// Whether `costs` is the latest account.
+    pub fn has_costs(&self, costs: &Arc<Costs>) -> bool {
+        std::ptr::eq(Arc::as_ptr(costs), Arc::as_ptr(&self.costs.load()))
     }
 
     /// Whether `table` is the one in force.

@@ -126,6 +126,11 @@ impl Table {
         self.commands.iter()
     }
 
+    /// How many rows there are: the numbers of commands are below it.
+    pub fn rows(&self) -> usize {
+        self.commands.len()
+    }
+
     /// All commands and subcommands that exist.
     pub fn iter(&self) -> impl Iterator<Item = &Command> {
         self.commands.iter().filter(|command| command.exists())

@@ -8,22 +8,34 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::client::{Flags, NONE};
 use super::dispatch::Row;
 use super::failure::{Busy, Failure};
 use super::input::{Request, Step};
 use super::worker::State;
-use crate::admission::{Gate, GateLimits, Priority, Verdict, Work};
-use crate::backend::{Entry, Held, Io, Kind, Marks, Mode, Node, Ticket};
-use crate::command::Class;
+use crate::admission::cost::told_by;
+use crate::admission::{Costs, Gate, GateLimits, Priority, Verdict, Work};
+use crate::backend::{Entry, Held, Io, Kind as ConnKind, Marks, Mode, Node, Ticket};
+use crate::command::{Class, Flags as CommandFlags, Table};
 use crate::config;
 use crate::metrics::{Event, EventKind};
+use crate::resp::{self, RequestLimits};
 use crate::router::NodeId;
 
 /// Lanes of one gate take turns; each sends so many commands in its turn.
 const QUANTUM: u32 = 32;
+
+/// Slow commands in flight are worth so much of the node's time, in microseconds: what a quick
+/// one may meet on its way.
+const SLOW_WORTH: u64 = 8_000;
+
+/// The least that may be in flight is worth no more than this of the node's time, in microseconds.
+const FLOOR_WORTH: f64 = 20_000.0;
+
+/// But so many in any case, so that the node does not wait for Weir.
+const FLOOR_MIN: u32 = 4;
 
 /// Overload counts as over when nothing was refused for so long, in microseconds.
 const OVER_AFTER: u64 = 1_000_000;
@@ -37,6 +49,14 @@ pub struct NodeGate {
     pub route: u16,
     /// What decides.
     pub gate: Gate,
+    /// Of each row of the command table, how to tell its class.
+    pub kinds: Vec<Kind>,
+    /// Single slow commands, by row and what tells the first argument.
+    marked: HashSet<(u16, u64)>,
+    /// Who says what commands cost.
+    teller: Arc<Node>,
+    /// From what the two were made.
+    made_from: Option<(Arc<Table>, Arc<Costs>)>,
     /// Lanes behind it.
     pub lanes: u32,
     /// Of those, the ones in which somebody waits.
@@ -45,6 +65,120 @@ pub struct NodeGate {
     told: Option<u64>,
     /// Something was refused since the last tick.
     refused: bool,
+}
+
+/// How a command's class is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// It is quick.
+    Quick,
+    /// It is slow.
+    Slow,
+    /// Its first argument tells.
+    Marked,
+}
+
+impl NodeGate {
+    /// Whether a command of this row is quick for certain.
+    #[inline]
+    pub fn is_quick(&self, id: u16) -> bool {
+        self.kinds
+            .get(usize::from(id))
+            .is_none_or(|kind| *kind == Kind::Quick)
+    }
+
+    fn work_of(&self, id: u16, frame: &[u8]) -> Work {
+        match self.kinds.get(usize::from(id)) {
+            Some(Kind::Slow) => Work::Slow,
+            Some(Kind::Marked) => {
+                let argument = argument(frame, 1).unwrap_or_default();
+                let is_marked = self.marked.contains(&(id, told_by(argument)));
+                if is_marked { Work::Slow } else { Work::Quick }
+            }
+            _ => Work::Quick,
+        }
+    }
+
+    /// Tells classes anew if the node has told something new.
+    fn tell_classes(
+        &mut self,
+        node: &Node,
+        table: &Arc<Table>,
+        config: &config::Overload,
+        workers: usize,
+    ) {
+        let is_current = self
+            .made_from
+            .as_ref()
+            .is_some_and(|(of, costs)| Arc::ptr_eq(of, table) && node.has_costs(costs));
+        if is_current {
+            return;
+        }
+        let costs = node.costs();
+        let slow_above = config.slow_above.as_micros() as f64;
+        self.kinds = vec![Kind::Quick; table.rows()];
+        self.marked.clear();
+        let (mut slow_calls, mut slow_micros) = (0.0, 0.0);
+        for command in table.iter() {
+            let mean = costs.mean(&command.name);
+            let by_name = command.flags.contains(CommandFlags::SLOW);
+            if mean.map_or(by_name, |mean| mean >= slow_above) {
+                self.kinds[usize::from(command.id.0)] = Kind::Slow;
+                if let Some(mean) = mean {
+                    let calls = costs.calls(&command.name) as f64;
+                    slow_calls += calls;
+                    slow_micros += mean * calls;
+                }
+            }
+        }
+        for (name, told, _) in costs.marked() {
+            let command = table.find(name.as_bytes(), None);
+            let kind = &mut self.kinds[usize::from(command.id.0)];
+            if command.exists() && *kind != Kind::Slow {
+                *kind = Kind::Marked;
+                self.marked.insert((command.id.0, told));
+            }
+        }
+        let cost = if slow_calls > 0.0 {
+            slow_micros / slow_calls
+        } else {
+            0.0
+        };
+        let fit = match cost as u64 {
+            0 => u64::MAX,
+            cost => SLOW_WORTH / cost,
+        };
+        let all = u64::from(config.slow_in_flight).min(fit);
+        let own = (all / workers.max(1) as u64).max(1) as u32;
+        self.gate.set_slow(cost as u64, own);
+        self.made_from = Some((table.clone(), costs));
+    }
+
+    /// What may be in flight at least: fewer than the settings say where that would be too
+    /// much work in advance.
+    fn floor(&self, conns: u32) -> u32 {
+        let floor = self.gate.limits().floor.saturating_mul(conns.max(1));
+        let quick = self
+            .made_from
+            .as_ref()
+            .and_then(|(_, costs)| costs.quick_mean());
+        match quick {
+            Some(mean) if mean > 0.0 => floor.min((FLOOR_WORTH / mean) as u32).max(FLOOR_MIN),
+            _ => floor,
+        }
+    }
+}
+
+/// An argument of a request in canonical form.
+fn argument(frame: &[u8], index: usize) -> Option<&[u8]> {
+    let limits = RequestLimits {
+        bulk_max: i64::MAX as u64,
+        args_max: i32::MAX as u64,
+        unauthenticated: false,
+    };
+    let mut spans = Vec::new();
+    resp::scan_request(frame, &limits, &mut spans).ok()?;
+    spans.get(index).map(|span| span.of(frame))
 }
 
 /// How many workers are in the same trouble, so that its beginning and its end are each told
@@ -88,7 +222,7 @@ fn gate_limits(config: &config::Overload, workers: usize) -> GateLimits {
         fixed: share(config.in_flight),
         floor: config.in_flight_floor,
         ceiling: share(config.in_flight_ceiling),
-        slow: u32::MAX,
+        slow: share(config.slow_in_flight),
         target: config.target.as_micros() as u64,
         interval: config.interval.as_micros() as u64,
         length: (config.queue_max / workers as usize).max(1),
@@ -105,17 +239,25 @@ impl State {
             .map(|(index, _)| index);
         let index = found.unwrap_or_else(|| {
             let config = &self.fronts[route as usize].config.overload;
-            let limits = gate_limits(config, self.proxy.workers());
+            let workers = self.proxy.workers();
+            let limits = gate_limits(config, workers);
             let gate = Gate::new(limits, self.clock.now());
-            self.gates.insert(NodeGate {
+            let mut node_gate = NodeGate {
                 node: node.id,
                 route,
                 gate,
+                kinds: Vec::new(),
+                marked: HashSet::new(),
+                teller: node.clone(),
+                made_from: None,
                 lanes: 0,
                 lined: Vec::new(),
                 told: None,
                 refused: false,
-            })
+            };
+            let front = &self.fronts[route as usize];
+            node_gate.tell_classes(node, &front.table, &front.config.overload, workers);
+            self.gates.insert(node_gate)
         });
         self.gates[index].lanes += 1;
         index as u16
@@ -127,6 +269,7 @@ impl State {
         for (_, node_gate) in &mut self.gates {
             let config = &self.fronts[node_gate.route as usize].config.overload;
             node_gate.gate.set_limits(gate_limits(config, workers));
+            node_gate.made_from = None;
         }
     }
 
@@ -154,10 +297,11 @@ impl State {
     ) -> Step {
         // What Weir asked itself in the client's name is not refused.
         let may_refuse = !marks.any(Marks::WHOLE);
-        match self.entrance(ticket, conn, Work::Quick, may_refuse) {
-            Entrance::Now(work) => {
-                self.gate_of_conn(conn).sent(work, 1);
-                self.put(ticket, conn, frame, id, marks);
+        let gate = self.conns[conn as usize].admission;
+        let work = self.gates[gate as usize].work_of(id, frame);
+        match self.entrance(ticket, conn, work, may_refuse) {
+            now @ Entrance::Now(_) => {
+                self.put_by(now, ticket, conn, frame, id, marks);
                 Step::Taken
             }
             Entrance::Line(work) => {
@@ -168,7 +312,18 @@ impl State {
                 self.set_barrier(ticket);
                 Step::Wait
             }
-            Entrance::Refused(busy) => self.refuse_busy(ticket, busy, marks),
+            Entrance::Refused(busy) => {
+                let failure = Failure::Busy(busy);
+                let session = &self.sessions[ticket.slot as usize];
+                if session.in_flight == 0
+                    && let Some((reply, kind)) = self.made_up(ticket, frame, id, &failure, marks)
+                {
+                    self.count_made_up(ticket, kind, &failure);
+                    self.prune(ticket);
+                    return self.answer(ticket, &reply, marks.any(Marks::SILENT));
+                }
+                self.refuse_busy(ticket, busy, marks)
+            }
         }
     }
 
@@ -211,8 +366,12 @@ impl State {
         conn: u32,
         rows: impl IntoIterator<Item = Row>,
     ) -> Entrance {
-        let _ = rows;
-        self.entrance(ticket, conn, Work::Quick, true)
+        let gate = &self.gates[self.conns[conn as usize].admission as usize];
+        let is_slow = rows
+            .into_iter()
+            .any(|row| gate.kinds.get(usize::from(row.id)) == Some(&Kind::Slow));
+        let work = if is_slow { Work::Slow } else { Work::Quick };
+        self.entrance(ticket, conn, work, true)
     }
 
     /// One command of a block whose way is known.
@@ -225,10 +384,16 @@ impl State {
         id: u16,
         marks: Marks,
     ) {
-        if let Entrance::Line(work) = entrance {
-            return self.join_line(ticket, work, frame, id, marks);
-        }
-        self.gate_of_conn(conn).sent(Work::Quick, 1);
+        let work = match entrance {
+            Entrance::Line(work) => return self.join_line(ticket, work, frame, id, marks),
+            Entrance::Now(work) => work,
+            Entrance::Barrier | Entrance::Refused(_) => unreachable!("the caller has looked"),
+        };
+        self.gate_of_conn(conn).sent(work, 1);
+        let marks = match work {
+            Work::Quick => marks,
+            Work::Slow => marks.with(Marks::HEAVY),
+        };
         self.put(ticket, conn, frame, id, marks);
     }
 
@@ -691,7 +856,7 @@ impl State {
         let (mut conns, mut quick, mut slow) = (0, 0, 0);
         for (_, conn) in &self.conns {
             if conn.admission != index
-                || conn.kind != Kind::Shared
+                || conn.kind != ConnKind::Shared
                 || matches!(conn.io, Io::Opening)
             {
                 continue;
@@ -707,8 +872,11 @@ impl State {
         }
         let node_gate = &mut self.gates[index as usize];
         let route = node_gate.route;
+        let front = &self.fronts[route as usize];
+        let (teller, workers) = (node_gate.teller.clone(), self.proxy.workers());
+        node_gate.tell_classes(&teller, &front.table, &front.config.overload, workers);
         node_gate.gate.recount(quick, slow);
-        let floor = node_gate.gate.limits().floor * conns.max(1);
+        let floor = node_gate.floor(conns);
         node_gate.gate.on_tick(now, floor, 0);
         if Work::ALL
             .iter()

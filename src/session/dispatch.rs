@@ -283,7 +283,8 @@ impl State {
         match self.shared_conn(ticket) {
             Ok(Some(conn)) => {
                 let gate = self.conns[conn as usize].admission;
-                if self.gates[gate as usize].gate.takes(Work::Quick) {
+                let gate = &mut self.gates[gate as usize];
+                if gate.is_quick(id) && gate.gate.takes(Work::Quick) {
                     self.put(ticket, conn, frame, id, marks);
                     return Step::Taken;
                 }

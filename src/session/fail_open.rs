@@ -36,6 +36,7 @@ impl Failure {
                 | Failure::WaitedTooLong { .. }
                 | Failure::Memory
                 | Failure::NodeMemory
+                | Failure::Busy(_)
         )
     }
 }

@@ -7,6 +7,7 @@
 mod lines;
 mod refusals;
 mod shedding;
+mod slow;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -8,11 +8,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Node, OpenError, Opened, close_politely};
+use crate::admission::Costs;
 use crate::backend::budget::{Kind, Partition};
 use crate::backend::credential::UserId;
 use crate::backend::vitals::{Growth, Room, Vitals};
 use crate::metrics::{Event, EventKind, Latch};
-use crate::resp::Version;
+use crate::resp::{Value, Version};
 
 /// While nothing is to be watched, it is looked so often whether that has changed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -105,13 +106,15 @@ impl Node {
         } = self.open(&key, slot).await?;
         let own = self.ledger.snapshot().total();
         let deadline = Instant::now() + self.settings().timeouts.connect;
-        let questions: [&[&str]; 6] = [
+        let questions: [&[&str]; 8] = [
             &["iNFO", "clients"],
             &["iNFO", "memory"],
             &["iNFO", "stats"],
             &["iNFO", "replication"],
             &["cONFIG", "GET", "maxclients"],
             &["cONFIG", "GET", "maxmemory"],
+            &["iNFO", "commandstats"],
+            &["sLOWLOG", "GET", "32"],
         ];
         let answers = timeout_at(deadline, super::learn::ask(&mut socket, &questions)).await;
         // One that was opened meanwhile may not have been counted by the node: taken for
@@ -122,11 +125,42 @@ impl Node {
             return Ok(());
         };
         let mut vitals = Vitals::default();
+        let (answers, costs) = answers.split_at(6);
+        self.take_in_costs(&costs[0], &costs[1]);
         let (info, config) = answers.split_at(4);
         info.iter().for_each(|reply| vitals.learn_info(reply));
         config.iter().for_each(|reply| vitals.learn_config(reply));
         self.take_in_vitals(&vitals, own);
         Ok(())
+    }
+
+    fn take_in_costs(&self, stats: &Value, slow_log: &Value) {
+        let (false, Some(stats)) = (stats.is_error(), stats.as_str()) else {
+            return;
+        };
+        let slow_above = self.settings().overload.slow_above;
+        let mut costs = Costs::clone(&self.costs());
+        costs.learn_stats(stats, slow_above.as_micros() as f64);
+        let mut newest = None;
+        for entry in slow_log.as_array().unwrap_or_default() {
+            // Number, time, duration, command, and who it was.
+            let Some([number, _, micros, command, ..]) = entry.as_array() else {
+                continue;
+            };
+            let (Some(number), Some(micros)) = (number.as_i64(), micros.as_i64()) else {
+                continue;
+            };
+            newest = newest.max(Some(number));
+            let words = command.as_array().unwrap_or_default();
+            if let Some(name) = words.first().and_then(Value::as_str) {
+                let first = words.get(1).and_then(Value::as_bytes);
+                costs.learn_slow(number, micros.unsigned_abs(), name, first);
+            }
+        }
+        if let Some(newest) = newest {
+            costs.slow_log_seen(newest);
+        }
+        self.costs.store(Arc::new(costs));
     }
 
     fn take_in_vitals(&self, vitals: &Vitals, own: usize) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::definition::section;
-use crate::config::kind::{Count, MILLISECOND, Time};
+use crate::config::kind::{Count, HOUR, MILLISECOND, Time};
 
 section! {
     /// How much Redis is given to do at once, and when what is more is refused. What Redis
@@ -38,6 +38,20 @@ section! {
         /// is refused.
         interval: Duration = Time::from_to(10 * MILLISECOND, Duration::from_secs(60)),
             default "500ms", changes Live;
+
+        /// Slow commands in flight to Redis at once, all workers together: fewer when 8 ms of
+        /// Redis's time are fewer of them, and one for each worker at least. So others need
+        /// not queue behind them.
+        slow_in_flight: u32 = Count::from_to(1, 100_000),
+            default 8, changes Live;
+
+        /// A command is slow when one call takes Redis so long, by its own `INFO commandstats`,
+        /// which Weir asks for every `watch_interval` in `health`. So is one whose like, by its name
+        /// and first argument, was in Redis's slow log within the last minute, such as HGETALL of
+        /// one large hash; and what is slow by its nature, such as EVAL, KEYS or SORT, until Redis
+        /// has told what it takes.
+        slow_above: Duration = Time::from_to(MILLISECOND, HOUR),
+            default "1ms", changes Live;
 
         /// Commands that wait in Weir for Redis, all workers together. Not a measure of overload,
         /// for which there is `target`; it is there because every queue has an end.
