@@ -101,6 +101,12 @@ ROWS = [
     Row("slowreaders", "megabytes", "… size of each value, MiB", "{:.0f}"),
     Row("slowreaders", "others_p50_ms", "… others meanwhile, median, ms", "{:.2f}"),
     Row("slowreaders", "others_max_ms", "… others meanwhile, longest, ms", "{:,.0f}"),
+    Row("pubsub", "rate", "Messages handed out a second, 10,000 subscribers on 100 channels", "{:,.0f}",
+        at_least(1, DIRECT, "times")),
+    Row("pubsub", "connections", "… connections at Redis", "{:,.0f}", at_most(8)),
+    Row("pubsub", "bytes", "… memory of a subscriber, bytes", "{:,.0f}", at_most(2048)),
+    Row("pubsub", "proxy_cpu", "… proxy's CPU, seconds per million messages", "{:.2f}"),
+    Row("pubsub", "redis_cpu", "… Redis's CPU, seconds per million messages", "{:.2f}"),
     Row("syscalls", "all_p1", "System calls per command", "{:.2f}"),
     Row("syscalls", "all_p16", "… in pipelines of 16", "{:.2f}"),
 ]

@@ -196,6 +196,30 @@ def recovery(buckets, end, width):
     return (slow[-1] + 1 - end) * width if slow else 0
 
 
+def pubsub(bench):
+    """10,000 subscribers on 100 channels and one publisher, all cores: messages handed out a second,
+    connections at Redis, memory of the proxy for each subscriber."""
+    if bench.product and bench.product.name != "Weir":
+        # twemproxy and Envoy do not have it; HAProxy opens a connection for each.
+        return {}
+    subscribers = 10_000
+    with bench.setup(pinned=False) as (port, redis_port, cpu_of, pid):
+        before = resident_bytes(pid) if pid else 0
+        command = [LOADGEN, "fan", "--target", f"127.0.0.1:{port}", "--subscribers", subscribers,
+                   "--channels", 100, "--seconds", bench.seconds, *cpu_of]
+        with connections_at(redis_port) as seen, subprocess.Popen(
+                list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as load:
+            if "subscribed" not in load.stdout.readline():
+                raise RuntimeError(f"{subscribers} subscribers were too many")
+            figures = {"bytes": (resident_bytes(pid) - before) / subscribers} if pid else {}
+            result = json.loads(load.communicate("go\n")[0] or "{}")
+        if "messages" not in result:
+            raise RuntimeError("the load ended early")
+        figures |= {f"{process}_cpu": seconds / result["messages"] * 1e6
+                    for process, seconds in result["cpu_seconds"].items()}
+        return figures | {"rate": result["messages_per_second"], "connections": seen["max"]}
+
+
 def syscalls(bench):
     """System calls of the proxy per command, one core for the proxy, 1,000 clients."""
     if bench.product is None:
@@ -238,8 +262,8 @@ def counted_calls(pid):
             calls[name] = int(count)
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in [cpu, many, values, idle, latency, storm, overload, syscalls,
-                                                          arrivals, sigstop, slowreaders]}
+SCENARIOS = {scenario.__name__: scenario for scenario in [cpu, many, values, idle, latency, storm, overload, arrivals,
+                                                          sigstop, slowreaders, pubsub, syscalls]}
 
 
 @contextlib.contextmanager

@@ -11,11 +11,23 @@ use super::{Name, Space};
 #[derive(Debug, Default)]
 pub struct Local {
     names: [HashMap<Name, HashSet<u32>>; 3],
-    /// How often the feed was lost: what was said to an earlier one is void.
-    pub epoch: u32,
+    /// Which feed it was that last said anything: what was meant for an earlier one, whose
+    /// connection was lost, is void.
+    pub feed: Option<u32>,
 }
 
 impl Local {
+    /// Which feed a client means that asks now. None of them is meant, but whichever
+    /// there is, where nobody is subscribed to anything.
+    pub fn meant(&self) -> Option<u32> {
+        self.feed.filter(|_| !self.is_empty())
+    }
+
+    /// Whether nobody is subscribed to anything.
+    pub fn is_empty(&self) -> bool {
+        self.names.iter().all(HashMap::is_empty)
+    }
+
     /// The copy of a name that everybody shares.
     pub fn shared(&self, space: Space, name: &[u8]) -> Name {
         match self.names[space.index()].get_key_value(name) {

@@ -18,7 +18,13 @@ const LOG_EVERY: Duration = Duration::from_secs(1);
 
 impl State {
     /// Takes what has happened on a feed, in order. Messages are in `bytes`, as RESP3.
-    pub(super) fn take_batch_of_feed(&mut self, key: FeedKey, bytes: &[u8], events: Vec<Event>) {
+    pub(super) fn take_batch_of_feed(
+        &mut self,
+        (key, feed): (FeedKey, u32),
+        bytes: &[u8],
+        events: Vec<Event>,
+    ) {
+        self.pubsub.locals.entry(key).or_default().feed = Some(feed);
         // Frames to be begun differently for RESP2.
         let mut starts = Vec::new();
         let mut messages_out = 0;
@@ -91,14 +97,14 @@ impl State {
         if !self.asks(asker) {
             // The client has gone.
             if new {
-                let epoch = self.pubsub.locals.entry(key).or_default().epoch;
+                let feed = self.pubsub.locals.entry(key).or_default().feed;
                 let names = vec![(space, vec![name.clone()])];
                 let worker = self.index as u16;
                 self.tell_feed(
                     key,
                     ToFeed::Release {
                         worker,
-                        epoch,
+                        feed,
                         names,
                     },
                 );
@@ -314,9 +320,7 @@ impl State {
 
     /// The feed's connection is gone: everybody who is subscribed over it is closed, and
     /// whoever was about to be is told.
-    pub(super) fn feed_is_lost(&mut self, key: FeedKey, epoch: u32) {
-        // Whatever is said to the feed from here on is said to the next one.
-        self.pubsub.locals.entry(key).or_default().epoch = epoch;
+    pub(super) fn feed_is_lost(&mut self, key: FeedKey) {
         let concerned: Vec<Ticket> = self
             .sessions
             .iter()

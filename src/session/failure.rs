@@ -18,6 +18,14 @@ pub const TIMED_OUT: &[u8] = b"-ERR weir: upstream timeout, command outcome unkn
 pub const TIMED_OUT_UNSENT: &[u8] =
     b"-BUSY weir: timeout before the command was sent (timeouts.request), command not executed\r\n";
 
+/// `EXEC` of a block in which a client subscribes that is subscribed already.
+pub const EXEC_SUBSCRIBED: &[u8] = b"-EXECABORT Transaction discarded because of: weir: \
+    a subscriber can not subscribe in a transaction\r\n";
+
+/// A subscriber has logged in as somebody else and subscribes.
+pub const OTHER_USER: &[u8] =
+    b"-ERR weir: this client is subscribed as another user, command not executed\r\n";
+
 /// What Redis says when it has no room for a client; libraries know the text.
 pub const MAX_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
 
@@ -63,6 +71,16 @@ pub enum Failure {
     },
     /// There is too much to do.
     Busy(Busy),
+    /// A client would have more subscriptions than one may have.
+    Subscriptions {
+        /// How many it may have.
+        max: usize,
+    },
+    /// A subscriber's messages would come into the middle of this.
+    Subscribed {
+        /// What the client asked for.
+        what: &'static str,
+    },
     /// Switched off, or without a meaning behind a proxy.
     NotSupported {
         /// What the client asked for.
@@ -177,6 +195,15 @@ impl Failure {
                 )
             }
             Failure::Busy(busy) => busy.text().into(),
+            Failure::Subscriptions { max } => {
+                format!(
+                    "ERR weir: more than {max} subscriptions of one client \
+                     (clients.subscriptions_max), command not executed"
+                )
+            }
+            Failure::Subscribed { what } => {
+                format!("ERR weir: a subscriber can not have {what}, command not executed")
+            }
             Failure::NotSupported { what, setting } => {
                 format!("ERR weir: {what} is not available here ({setting}), command not executed")
             }
@@ -204,7 +231,9 @@ impl Failure {
             Failure::Busy(Busy::Deadline) => ErrorCause::QueueTimeout,
             Failure::Busy(Busy::NoConnection) => ErrorCause::NoBackend,
             Failure::Busy(_) => ErrorCause::Busy,
-            Failure::NotSupported { .. } => ErrorCause::NotSupported,
+            Failure::Subscriptions { .. }
+            | Failure::Subscribed { .. }
+            | Failure::NotSupported { .. } => ErrorCause::NotSupported,
         }
     }
 
@@ -311,6 +340,8 @@ mod tests {
                 what: "a raw tunnel",
                 setting: "backend.tunnels",
             },
+            Failure::Subscriptions { max: 65_536 },
+            Failure::Subscribed { what: "WHAT" },
             Failure::NotSupported {
                 what: "a connection of this kind",
                 setting: limit,
@@ -322,6 +353,8 @@ mod tests {
             TIMED_OUT_UNSENT,
             MAX_CLIENTS,
             EXEC_LEASE_LOST,
+            EXEC_SUBSCRIBED,
+            OTHER_USER,
         ];
         let replies = failures.iter().map(Failure::reply);
         for reply in replies.chain(words.map(<[u8]>::to_vec)) {

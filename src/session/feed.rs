@@ -43,8 +43,8 @@ pub enum ToFeed {
     Ask {
         /// Who.
         asker: Asker,
-        /// How often the feed had been lost when it did.
-        epoch: u32,
+        /// Which feed it means.
+        feed: Option<u32>,
         /// As whom to subscribe.
         user: User,
         /// What.
@@ -54,8 +54,8 @@ pub enum ToFeed {
     Release {
         /// From which worker.
         worker: u16,
-        /// How often the feed had been lost when it did.
-        epoch: u32,
+        /// Which feed is meant.
+        feed: Option<u32>,
         /// What it was subscribed to.
         names: Vec<(Space, Vec<Name>)>,
     },
@@ -68,6 +68,8 @@ pub enum ToFeed {
 pub enum FromFeed {
     /// Messages and answers, in the order in which the node sent them.
     Batch {
+        /// The feed's number.
+        feed: u32,
         /// What the messages are in, as RESP3.
         bytes: Bytes,
         /// What is in there and what else happened.
@@ -76,10 +78,7 @@ pub enum FromFeed {
         backlog: Arc<AtomicUsize>,
     },
     /// The connection is gone, and all subscriptions with it.
-    Lost {
-        /// How often that has happened.
-        epoch: u32,
-    },
+    Lost,
 }
 
 /// Something that happened on a feed.
@@ -158,13 +157,14 @@ pub struct Fanout {
     pub(super) gathered: Vec<u8>,
     /// Questions asked so far.
     pub(super) questions: u32,
+    /// Feeds that this worker was the home of so far.
+    numbers: u32,
     /// When the log last said that a subscriber was closed, in microseconds.
     pub(super) logged_at: u64,
 }
 
 #[derive(Debug)]
 enum Link {
-    Closed,
     Opening,
     Open(Ticket),
 }
@@ -172,9 +172,11 @@ enum Link {
 /// One feed, at home.
 #[derive(Debug)]
 struct Feed {
+    /// Tells it from earlier ones of the same user.
+    number: u32,
     link: Link,
     /// Keeps the credential known while it is needed.
-    user: Option<User>,
+    _user: User,
     upstream: Upstream,
     /// What is to be sent once the connection is open.
     unsent: Vec<u8>,
@@ -183,8 +185,6 @@ struct Feed {
     carry: Vec<u8>,
     /// That frame is larger than anybody may leave unread, and is thrown away.
     discarding: bool,
-    /// How often the connection was lost.
-    epoch: u32,
     /// By worker, what is on its way to it in bytes.
     backlogs: Vec<Arc<AtomicUsize>>,
     /// Since when nobody needs it, in microseconds; 0 while somebody does.
@@ -194,16 +194,16 @@ struct Feed {
 }
 
 impl Feed {
-    fn new(epoch: u32, workers: usize) -> Feed {
+    fn new(number: u32, user: User, workers: usize) -> Feed {
         Feed {
-            link: Link::Closed,
-            user: None,
+            number,
+            link: Link::Opening,
+            _user: user,
             upstream: Upstream::default(),
             unsent: Vec::new(),
             scanner: ReplyScanner::default(),
             carry: Vec::new(),
             discarding: false,
-            epoch,
             backlogs: (0..workers).map(|_| Arc::default()).collect(),
             idle_since: 0,
             counted: 0,
@@ -233,37 +233,36 @@ impl State {
         match message {
             ToFeed::Ask {
                 asker,
-                epoch,
+                feed: meant,
                 user,
                 ask,
             } => {
-                let feeds = &mut self.pubsub.feeds;
-                let feed = feeds
-                    .entry(key)
-                    .or_insert_with(|| Feed::new(epoch, workers));
-                if feed.epoch != epoch {
-                    // It is about to learn that the feed was lost.
+                let fanout = &mut self.pubsub;
+                let known = fanout.feeds.get(&key).map(|feed| feed.number);
+                if meant.is_some() && known.is_some() && meant != known {
+                    // The worker is about to learn that the feed was lost.
                     return;
                 }
-                feed.user.get_or_insert(user);
-                feed.idle_since = 0;
-                feed.upstream.ask(asker, ask, &mut feed.unsent);
-                if matches!(feed.link, Link::Closed) {
-                    feed.link = Link::Opening;
+                if known.is_none() {
+                    fanout.numbers = fanout.numbers.wrapping_add(1);
+                    let feed = Feed::new(fanout.numbers, user, workers);
+                    fanout.feeds.insert(key, feed);
                     self.open_feed(key);
+                }
+                if let Some(feed) = self.pubsub.feeds.get_mut(&key) {
+                    feed.idle_since = 0;
+                    feed.upstream.ask(asker, ask, &mut feed.unsent);
                 }
             }
             ToFeed::Release {
                 worker,
-                epoch,
+                feed: meant,
                 names,
             } => {
-                let Some(feed) = self.pubsub.feeds.get_mut(&key) else {
+                let feed = self.pubsub.feeds.get_mut(&key);
+                let Some(feed) = feed.filter(|feed| Some(feed.number) == meant) else {
                     return;
                 };
-                if feed.epoch != epoch {
-                    return;
-                }
                 for (space, names) in names {
                     let out = &mut feed.unsent;
                     feed.upstream.release(worker, space, names, out);
@@ -368,9 +367,6 @@ impl State {
         let Some(feed) = self.pubsub.feeds.get_mut(&key) else {
             return;
         };
-        feed.link = Link::Closed;
-        feed.user = None;
-        feed.unsent.clear();
         let askers = feed.upstream.lost(&audience);
         match failure.shed() {
             Some(limit) => front.metrics.shed(failure.cause(), limit),
@@ -385,6 +381,7 @@ impl State {
             });
         }
         self.hand_out(key, &[], events);
+        self.pubsub.feeds.remove(&key);
     }
 
     /// Bytes came from the node.
@@ -437,6 +434,9 @@ impl State {
     /// Gives each worker what is for its clients.
     fn hand_out(&mut self, key: FeedKey, bytes: &[u8], mut events: Vec<Vec<Event>>) {
         let own = std::mem::take(&mut events[self.index]);
+        let Some(number) = self.pubsub.feeds.get(&key).map(|feed| feed.number) else {
+            return;
+        };
         let mut shared: Option<Bytes> = None;
         for (worker, events) in events.into_iter().enumerate() {
             if events.is_empty() {
@@ -456,6 +456,7 @@ impl State {
             let backlog = feed.backlogs[worker].clone();
             backlog.fetch_add(bytes.len(), Relaxed);
             let message = FromFeed::Batch {
+                feed: number,
                 bytes,
                 events,
                 backlog,
@@ -463,7 +464,7 @@ impl State {
             self.proxy.send(worker, Message::FromFeed { key, message });
         }
         if !own.is_empty() {
-            self.take_batch_of_feed(key, bytes, own);
+            self.take_batch_of_feed((key, number), bytes, own);
         }
     }
 
@@ -471,17 +472,18 @@ impl State {
     pub(super) fn told_by_feed(&mut self, key: FeedKey, message: FromFeed) {
         match message {
             FromFeed::Batch {
+                feed,
                 bytes,
                 events,
                 backlog,
             } => {
-                self.take_batch_of_feed(key, &bytes, events);
+                self.take_batch_of_feed((key, feed), &bytes, events);
                 let before = backlog.fetch_sub(bytes.len(), Relaxed);
                 if before > BACKLOG_MAX && before - bytes.len() <= BACKLOG_MAX {
                     self.tell_feed(key, ToFeed::CaughtUp);
                 }
             }
-            FromFeed::Lost { epoch } => self.feed_is_lost(key, epoch),
+            FromFeed::Lost => self.feed_is_lost(key),
         }
     }
 
@@ -502,7 +504,7 @@ impl State {
     pub(super) fn feed_lost(&mut self, key: FeedKey, node: &Node, broken: &Broken) {
         let front = &self.fronts[key.0 as usize];
         let audience = front.route.audience.clone();
-        let Some(feed) = self.pubsub.feeds.get_mut(&key) else {
+        let Some(mut feed) = self.pubsub.feeds.remove(&key) else {
             return;
         };
         if !feed.upstream.is_idle() {
@@ -518,18 +520,13 @@ impl State {
         }
         front.metrics.pubsub_channels.add(-(feed.counted as i64));
         feed.upstream.lost(&audience);
-        *feed = Feed {
-            backlogs: std::mem::take(&mut feed.backlogs),
-            ..Feed::new(feed.epoch + 1, 0)
-        };
-        let epoch = feed.epoch;
         for worker in 0..self.proxy.workers() {
             if worker != self.index {
-                let message = FromFeed::Lost { epoch };
+                let message = FromFeed::Lost;
                 self.proxy.send(worker, Message::FromFeed { key, message });
             }
         }
-        self.feed_is_lost(key, epoch);
+        self.feed_is_lost(key);
     }
 
     /// Closes the connections of feeds that nobody needs.
@@ -560,13 +557,13 @@ impl State {
             self.conn_lost(conn.slot, &Broken::Moved);
         }
         for (key, conn) in unused {
-            if let Some(feed) = self.pubsub.feeds.get_mut(&key) {
-                feed.link = Link::Closed;
-                feed.user = None;
-                feed.scanner = ReplyScanner::default();
+            if let Some(feed) = self.pubsub.feeds.remove(&key) {
+                let metrics = &self.fronts[key.0 as usize].metrics;
+                metrics.pubsub_channels.add(-(feed.counted as i64));
             }
             self.close_conn(conn.slot);
         }
+        self.pubsub.locals.retain(|_, local| !local.is_empty());
     }
 
     /// How long a client waits for its feed before it is told that nothing came.

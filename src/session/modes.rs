@@ -12,7 +12,6 @@ use super::leases::{LeaseWish, Patience};
 use super::worker::State;
 use crate::backend::{Entry, Kind, Marks, Mode, Ticket};
 use crate::command::{Sub, blocking};
-use crate::metrics::ErrorCause;
 use crate::pubsub::Space;
 use crate::resp::{self, Version};
 
@@ -299,9 +298,8 @@ impl State {
     }
 
     /// What a subscriber's messages would come into the middle of.
-    fn not_of_a_subscriber(&mut self, ticket: Ticket, what: &str) -> Step {
-        let text = format!("ERR weir: a subscriber can not have {what}, command not executed");
-        self.answer_error(ticket, text, ErrorCause::NotSupported, false)
+    fn not_of_a_subscriber(&mut self, ticket: Ticket, what: &'static str) -> Step {
+        self.refuse(ticket, &Failure::Subscribed { what }, false)
     }
 
     /// Passes the lease's bytes on as they are from here on, this request first.

@@ -8,6 +8,7 @@ use hashbrown::HashSet;
 
 use super::client::{Answer, Extra, Flags, Until};
 use super::dispatch::Row;
+use super::failure::{self, Failure};
 use super::feed::{FeedKey, ToFeed};
 use super::input::{Request, Step};
 use super::leases::{LeaseWish, Patience};
@@ -109,11 +110,7 @@ impl State {
         let named = request.count() - 1;
         let begins = begins(sub);
         if begins && extra.subscriptions.len() + named > max {
-            let text = format!(
-                "ERR weir: more than {max} subscriptions of one client \
-                 (clients.subscriptions_max), command not executed"
-            );
-            return self.answer_error(ticket, &text, ErrorCause::NotSupported, silent);
+            return self.refuse(ticket, &Failure::Subscriptions { max }, silent);
         }
         let elsewhere = extra.lease.is_some_and(|lease| lease.until != Until::Reply);
         if elsewhere && !extra.subscriptions.on_feed() {
@@ -124,9 +121,9 @@ impl State {
             return self.unsubscribe_from_nothing(ticket, request, space);
         }
         if begins && extra.subscriptions.feed.is_some_and(|feed| feed != user) {
-            let text = "ERR weir: this client is subscribed as another user, \
-                        command not executed";
-            return self.answer_error(ticket, text, ErrorCause::State, silent);
+            let step = self.answer(ticket, failure::OTHER_USER, silent);
+            self.count_error(ticket, ErrorCause::State);
+            return step;
         }
         let feed = *extra.subscriptions.feed.get_or_insert(user);
         let key = (session.route, feed);
@@ -249,7 +246,7 @@ impl State {
             silent,
         });
         let key = (route, extra.subscriptions.feed.unwrap_or(user.id()));
-        let epoch = self.pubsub.locals.entry(key).or_default().epoch;
+        let feed = self.pubsub.locals.get(&key).and_then(|local| local.meant());
         let asker = Asker {
             worker: self.index as u16,
             client: ticket,
@@ -259,7 +256,7 @@ impl State {
             key,
             ToFeed::Ask {
                 asker,
-                epoch,
+                feed,
                 user,
                 ask,
             },
@@ -347,7 +344,7 @@ impl State {
         let subscriptions = std::mem::take(&mut extra.subscriptions);
         let audience = &self.fronts[key.0 as usize].route.audience;
         let local = self.pubsub.locals.entry(key).or_default();
-        let epoch = local.epoch;
+        let feed = local.feed;
         let mut released = Vec::new();
         for space in Space::ALL {
             let mut names: Vec<Name> = subscriptions.of(space).iter().cloned().collect();
@@ -372,7 +369,7 @@ impl State {
                 key,
                 ToFeed::Release {
                     worker,
-                    epoch,
+                    feed,
                     names: released,
                 },
             );
@@ -426,7 +423,7 @@ impl State {
             return true;
         }
         self.count_error(ticket, ErrorCause::RequestTimeout);
-        self.answer_question(ticket, Some(super::failure::TIMED_OUT));
+        self.answer_question(ticket, Some(failure::TIMED_OUT));
         false
     }
 

@@ -5,6 +5,7 @@
 
 use super::client::{Flags, Transaction, Until};
 use super::dispatch::{Row, silent_or};
+use super::failure;
 use super::failure::Failure;
 use super::input::{Request, Step};
 use super::leases::{LeaseWish, Patience};
@@ -13,10 +14,6 @@ use super::worker::State;
 use crate::backend::{Kind, Marks, Ticket};
 use crate::command::{Class, Command, Flags as CommandFlags, Local};
 use crate::metrics::ErrorCause;
-
-/// `EXEC` of a block in which a client subscribes that is subscribed already.
-const SUBSCRIBED_ALREADY: &str = "EXECABORT Transaction discarded because of: \
-    weir: a subscriber can not subscribe in a transaction";
 
 impl State {
     /// `MULTI` outside a transaction.
@@ -311,7 +308,8 @@ impl State {
             self.conns[conn as usize].dirty = true;
             self.sessions[ticket.slot as usize].extra().transaction = Transaction::None;
             self.give_back_lease(ticket);
-            return self.answer_error(ticket, SUBSCRIBED_ALREADY, ErrorCause::NotSupported, false);
+            self.count_error(ticket, ErrorCause::NotSupported);
+            return self.answer(ticket, failure::EXEC_SUBSCRIBED, false);
         }
         self.go_raw(ticket, conn, request.frame);
         let session = &mut self.sessions[ticket.slot as usize];

@@ -74,3 +74,21 @@ fn one_who_waits_in_vain_is_told_and_leaves_no_trace() {
         .expect_command(&["PUBLISH", "y", "m"], ":1\r\n");
     other.expect(message(2, "y", "m"));
 }
+
+#[test]
+fn a_feed_that_is_idle_is_given_back_and_comes_again() {
+    let redis = RedisServer::start();
+    let weir = weir(&redis, "");
+    let mut client = weir.client();
+    for _ in 0..3 {
+        client.expect_command(&["SUBSCRIBE", "x"], confirmation(2, "subscribe", "x", 1));
+        weir.client()
+            .expect_command(&["PUBLISH", "x", "m"], ":1\r\n");
+        client.expect(message(2, "x", "m"));
+        client.expect_command(
+            &["UNSUBSCRIBE", "x"],
+            confirmation(2, "unsubscribe", "x", 0),
+        );
+        wait_until("the connection is given back", || connections(&weir) == 0.0);
+    }
+}

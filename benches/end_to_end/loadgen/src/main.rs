@@ -13,6 +13,7 @@
 mod closed;
 mod cpu;
 mod crowd;
+mod fan;
 mod idle;
 mod open;
 mod overload;
@@ -44,6 +45,8 @@ enum Mode {
     Storm(storm::Arguments),
     /// A crowd that comes at once, and how many of it are served (for `make demo`).
     Crowd(crowd::Arguments),
+    /// Subscribers, and one who publishes to all of their channels.
+    Fan(fan::Arguments),
     /// Writes the keys that the other modes read.
     Populate(request::PopulateArguments),
 }
@@ -58,6 +61,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Mode::Idle(arguments) => idle::run(&arguments)?,
         Mode::Storm(arguments) => storm::run(&arguments)?,
         Mode::Crowd(arguments) => crowd::run(&arguments)?,
+        Mode::Fan(arguments) => fan::run(&arguments)?,
         Mode::Populate(arguments) => request::populate(&arguments)?,
     };
     println!("{result}");
