@@ -115,7 +115,7 @@ fn of_routes(proxy: &Proxy, out: &mut Exposition) {
     }
     out.family(
         "weir_commands_held_total",
-        "Commands that waited for a primary, or for an operator to let go.",
+        "Commands that waited for a primary.",
         Kind::Counter,
     );
     for route in &proxy.routes {

@@ -153,7 +153,7 @@ impl Metrics {
         self.gauge(out, "weir_in_flight_limit", help, |m| &m.in_flight_limit);
         let help = "Workers that refuse commands because a node has too much to do.";
         self.gauge(out, "weir_shedding", help, |m| &m.shedding);
-        let help = "Commands that wait for a primary, or for an operator to let go.";
+        let help = "Commands that wait for a primary.";
         self.gauge(out, "weir_commands_held", help, |m| &m.commands_held);
         let help = "Bytes of requests and replies held in memory for clients.";
         self.gauge(out, "weir_buffered_bytes", help, |m| &m.buffered_bytes);

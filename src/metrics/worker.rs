@@ -49,7 +49,7 @@ pub struct WorkerMetrics {
     pub in_flight_limit: Gauge,
     /// Nodes in front of which commands are being refused, or were a moment ago.
     pub shedding: Gauge,
-    /// Commands that wait for a primary, or for an operator to let go.
+    /// Commands that wait for a primary.
     pub commands_held: Gauge,
     /// Bytes of requests and replies held in memory for clients.
     pub buffered_bytes: Gauge,

@@ -9,7 +9,7 @@ use std::io;
 
 use rlimit::Resource;
 
-use crate::config::{Config, Listener};
+use crate::config::{Backend, Config, Listener, TopologyKind};
 
 /// Clients beyond `max_clients` that are kept open at once until they have been
 /// told so. Whoever refuses clients keeps to this number.
@@ -38,7 +38,9 @@ pub fn needed(config: &Config, workers: usize) -> u64 {
     let of_routes = config.routes.iter().map(|route| {
         let doors = route.doors().map(|door| 1 + handshakes(&door));
         let doors = doors.fold(0, u64::saturating_add);
-        doors.saturating_add(route.backend.max_connections as u64)
+        let (nodes, sentinels) = nodes(&route.backend);
+        let budget = nodes.saturating_mul(route.backend.max_connections as u64);
+        doors.saturating_add(budget).saturating_add(sentinels)
     });
     [
         config.process.max_clients as u64,
@@ -50,6 +52,17 @@ pub fn needed(config: &Config, workers: usize) -> u64 {
     .into_iter()
     .chain(of_routes)
     .fold(0, u64::saturating_add)
+}
+
+/// How many nodes are counted on, each with a budget of its own, and the connections to
+/// sentinels. A name may stand for more nodes than one, and sentinels may name any number:
+/// for those a primary with two replicas is counted.
+fn nodes(backend: &Backend) -> (u64, u64) {
+    match backend.topology {
+        TopologyKind::Standalone => (1, 0),
+        TopologyKind::Replicated => ((backend.nodes.len() as u64).max(3), 0),
+        TopologyKind::Sentinel => (3, 2 * backend.sentinels.len() as u64),
+    }
 }
 
 /// Those who are at their handshake are no clients yet.

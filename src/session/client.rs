@@ -74,7 +74,7 @@ impl Flags {
     pub const REFUSING: Flags = Flags(1 << 16);
     /// Not all of its reads go to the primary.
     pub const BALANCED: Flags = Flags(1 << 22);
-    /// Waits for a primary, or for an operator to let go.
+    /// Waits for a primary.
     pub const HELD: Flags = Flags(1 << 17);
     /// The node has refused commands of it; they are looked at when all that is under way
     /// was answered.

@@ -1,5 +1,5 @@
-//! Waiting for a primary, or for an operator to let go: commands that cannot be sent now
-//! are kept here for a while instead of being refused.
+//! Waiting for a primary: commands that cannot be sent now are kept here for a while
+//! instead of being refused.
 //!
 //! What is kept stands on a *parked* connection, one that has no socket and takes no
 //! second command of a client: so there are as many commands as clients, and what a
@@ -32,9 +32,6 @@ impl State {
         let lane = &self.lanes[lane as usize];
         let front = &self.fronts[lane.route as usize];
         let now = self.clock.now();
-        if front.held_until.is_some_and(|until| now < until) {
-            return Wait::Parked;
-        }
         let deployment = &front.route.deployment;
         if deployment.is_standalone() || lane.node.id != front.node.id {
             return Wait::No;
@@ -133,11 +130,11 @@ impl State {
         Ok(())
     }
 
-    /// Whether there may be something to wait for: another node, or an operator.
+    /// Whether there may be another node to wait for.
     pub(super) fn may_wait_for_node(&self, ticket: Ticket) -> bool {
         let route = self.sessions[ticket.slot as usize].route;
         let front = &self.fronts[route as usize];
-        front.held_until.is_some() || !front.route.deployment.is_standalone()
+        !front.route.deployment.is_standalone()
     }
 
     /// What becomes of a session that needs a connection of its own to the lane's node:
@@ -171,34 +168,12 @@ impl State {
         }
     }
 
-    /// An operator has a route's clients wait until then (in microseconds of the process's
-    /// clock), or lets them go.
-    pub(super) fn set_hold(&mut self, route: u16, until: Option<u64>) {
-        self.fronts[route as usize].held_until = until;
-        if until.is_none() {
-            return self.release_held(route);
-        }
-        let shared: Vec<u32> = self
-            .conns
-            .iter()
-            .filter(|(_, conn)| conn.route == route && conn.kind == Kind::Shared)
-            .filter(|(_, conn)| !conn.retiring)
-            .map(|(index, _)| index as u32)
-            .collect();
-        for index in shared {
-            self.retire(index);
-        }
-    }
-
     /// Ends waits that have lasted long enough.
     pub(super) fn end_holds(&mut self) {
         let now = self.clock.now();
         for route in 0..self.fronts.len() {
-            let front = &mut self.fronts[route];
-            if front.held_until.is_some_and(|until| until <= now) {
-                front.held_until = None;
-            }
-            if !front.is_holding || front.held_until.is_some() {
+            let front = &self.fronts[route];
+            if !front.is_holding {
                 continue;
             }
             match front.route.deployment.hold_until() {

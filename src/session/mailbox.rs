@@ -63,7 +63,6 @@ impl State {
                 let _ = answer.send(self.kill(route, &kill));
             }
             Message::Topology { route } => self.take_topology(route),
-            Message::Hold { route, until } => self.set_hold(route, until),
             Message::Pause { route, pause } => self.set_pause(route, pause),
             Message::Invalidate {
                 route,

@@ -5,8 +5,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use std::time::Duration;
-
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
@@ -162,16 +160,6 @@ pub enum Message {
     Topology {
         /// Which route.
         route: u16,
-    },
-    /// Has a route's clients wait with what they ask next, within the bounds of
-    /// `failover.hold_clients` and `failover.hold_memory`, or lets them go on. What is
-    /// under way, and what a client does on a connection of its own, goes on.
-    Hold {
-        /// Which route.
-        route: u16,
-        /// Until when at the longest, in microseconds since the process started; `None`
-        /// lets them go on.
-        until: Option<u64>,
     },
     /// Hold, or release, the commands of a route's clients.
     Pause {
@@ -364,24 +352,6 @@ impl Proxy {
             route.apply(settings.clone());
         }
         self.settings.store(Arc::new(config));
-    }
-
-    /// Has every client of a route wait, for `longest` at most, until [`Proxy::resume`]:
-    /// around a planned change of the primary nobody sees an error.
-    pub fn hold(&self, route: u16, longest: Duration) {
-        let until = self.started.elapsed() + longest;
-        self.tell_hold(route, Some(until.as_micros() as u64));
-    }
-
-    /// Lets the clients of a route go on.
-    pub fn resume(&self, route: u16) {
-        self.tell_hold(route, None);
-    }
-
-    fn tell_hold(&self, route: u16, until: Option<u64>) {
-        for worker in 0..self.workers() {
-            self.send(worker, Message::Hold { route, until });
-        }
     }
 
     /// How many workers there are.

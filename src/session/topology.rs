@@ -90,9 +90,7 @@ impl State {
                 self.move_lines(lane);
             }
         }
-        if self.fronts[route as usize].held_until.is_none() {
-            self.release_held(route);
-        }
+        self.release_held(route);
     }
 
     fn retire_idle_lease(&mut self, index: u32) {

@@ -63,9 +63,7 @@ pub struct Front {
     pub node: Arc<Node>,
     /// All nodes behind the route; refreshed when they change.
     pub snapshot: Arc<Snapshot>,
-    /// An operator has clients wait until then, in microseconds of the process's clock.
-    pub held_until: Option<u64>,
-    /// Commands or sessions wait for a primary or an operator.
+    /// Commands or sessions wait for a primary.
     pub is_holding: bool,
     /// The sessions among those whose command is still in their input.
     pub waiting: Vec<Ticket>,
@@ -190,7 +188,6 @@ impl Worker {
                 config: route.settings(),
                 node: snapshot.primary().clone(),
                 snapshot,
-                held_until: None,
                 is_holding: false,
                 waiting: Vec::new(),
                 metrics: route.metrics[index].clone(),
