@@ -20,6 +20,8 @@ const RAMP: [f32; 4] = [0.1, 0.25, 0.5, 0.75];
 pub struct Watched {
     /// The node.
     pub node: Arc<Node>,
+    /// By which name it was found.
+    pub name: String,
     /// Whether it serves.
     pub health: Health,
     /// What it said last.
@@ -47,9 +49,10 @@ pub struct Watched {
 
 impl Watched {
     /// A node that has said nothing yet, and the tasks that end with it.
-    pub fn new(node: Arc<Node>, tasks: Vec<AbortHandle>) -> Watched {
+    pub fn new(node: Arc<Node>, name: String, tasks: Vec<AbortHandle>) -> Watched {
         Watched {
             node,
+            name,
             health: Health::Unknown,
             report: None,
             why: String::new(),

@@ -219,7 +219,26 @@ impl Watch {
         self.members.iter().position(is_it)
     }
 
+    /// Takes over a list of nodes that was changed while Weir runs.
+    fn take_list(&mut self) {
+        let settings = self.deployment.settings();
+        if settings.backend.topology != TopologyKind::Replicated {
+            return;
+        }
+        let listed = &settings.backend.nodes;
+        let is_same = listed.len() == self.names.len()
+            && listed.iter().all(|name| self.names.contains_key(name));
+        if !is_same {
+            self.names.retain(|name, _| listed.contains(name));
+            for name in listed {
+                self.names.entry(name.clone()).or_default();
+            }
+            self.resolved_at = None;
+        }
+    }
+
     fn look_up_names(&mut self) {
+        self.take_list();
         let interval = self.deployment.settings().failover.resolve_interval;
         if self.resolved_at.is_some_and(|at| at.elapsed() < interval) {
             return;
@@ -260,8 +279,12 @@ impl Watch {
 
     /// Watches the nodes that names stand for now, and no others that are silent.
     fn reconcile(&mut self) {
-        let wanted: Vec<String> = self.names.values().flatten().cloned().collect();
-        for address in wanted {
+        let wanted = |(name, addresses): (&String, &Vec<String>)| {
+            let pairs = addresses.iter().map(|it| (name.clone(), it.clone()));
+            pairs.collect::<Vec<_>>()
+        };
+        let wanted: Vec<(String, String)> = self.names.iter().flat_map(wanted).collect();
+        for (name, address) in wanted {
             let is_it = |it: &Watched| it.node.address == address;
             if self.members.len() < NODES_MAX && !self.members.iter().any(is_it) {
                 let node = self.deployment.new_node(&address);
@@ -270,21 +293,25 @@ impl Watch {
                     tokio::task::spawn_local(probe).abort_handle(),
                     tokio::task::spawn_local(node.clone().keep_learning()).abort_handle(),
                 ];
-                self.members.push(Watched::new(node, tasks));
+                self.members.push(Watched::new(node, name, tasks));
             }
         }
         self.hurry();
     }
 
-    /// A node that no name stands for any more stays as long as it answers: a name may
-    /// leave out a node that is only not ready.
+    /// A node that its name does not stand for any more stays as long as it answers: a name
+    /// may leave out a node that is only not ready. One whose name is not given any more
+    /// goes, but for the primary.
     fn drop_the_gone(&mut self) {
         let names = &self.names;
         let is_wanted = |address: &String| names.values().any(|them| them.contains(address));
         let answers = |health| matches!(health, Health::Up | Health::Loading);
         let before = self.members.len();
-        self.members
-            .retain(|it| answers(it.health) || is_wanted(&it.node.address));
+        let incumbent = self.incumbent;
+        self.members.retain(|it| {
+            let is_named = names.contains_key(&it.name) || incumbent == Some(it.node.id);
+            is_wanted(&it.node.address) || is_named && answers(it.health)
+        });
         if self.members.len() != before
             && let Some(incumbent) = self.incumbent
             && self.place(incumbent).is_none()

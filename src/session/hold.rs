@@ -56,9 +56,10 @@ impl State {
         }
         front.route.deployment.doubt(node);
         match self.wait_of(lane) {
-            Wait::Parked => self.park(lane),
             Wait::Over => Err(Failure::NoPrimary),
-            Wait::No => Err(failure),
+            // Another is the primary already and this worker is about to hear of it, or
+            // the node answers again: what is parked is let go with the next tick.
+            Wait::Parked | Wait::No => self.park(lane),
         }
     }
 
@@ -152,10 +153,15 @@ impl State {
         {
             let (id, route) = (node.id, self.lanes[lane as usize].route);
             self.fronts[route as usize].route.deployment.doubt(id);
-            wait = self.wait_of(lane);
-            if wait == Wait::No {
-                return Some(LeaseWish::Refused(Failure::Open(error).reply()));
-            }
+            let is_standalone = self.fronts[route as usize].route.deployment.is_standalone();
+            wait = match self.wait_of(lane) {
+                Wait::No if is_standalone => {
+                    return Some(LeaseWish::Refused(Failure::Open(error).reply()));
+                }
+                // As above: there is another, or it is there again.
+                Wait::No => Wait::Parked,
+                wait => wait,
+            };
         }
         match wait {
             Wait::No => None,

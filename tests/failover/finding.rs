@@ -44,6 +44,29 @@ fn a_node_that_is_promoted_by_hand_is_followed_and_the_old_one_gets_nothing() {
 }
 
 #[test]
+fn a_list_that_is_changed_while_weir_runs_is_taken_over() {
+    let replicas = Replicas::start(2);
+    let more = "[route.main.clients]\noperator_networks = \"127.0.0.1\"\n";
+    let weir = weir(&replicas.nodes[0], &replicas.settings(&[0]), more);
+    let mut client = weir.client();
+    client.expect_command(&["SET", "k", "v"], "+OK\r\n");
+    let addresses: Vec<_> = replicas.nodes.iter().map(|it| it.address()).collect();
+    let both = format!("[\"{}\", \"{}\"]", addresses[0], addresses[1]);
+    let mut operator = weir.client();
+    let reply = operator.command(&["WEIR", "CONFIG", "SET", "route.main.backend.nodes", &both]);
+    assert!(!reply.starts_with(b"-"), "{}", reply.escape_ascii());
+    wait_for_state(&weir, &replicas.nodes[1], &["standing=\"follower\""]);
+    client.expect_command(&["GET", "k"], "$1\r\nv\r\n");
+    let one = format!("[\"{}\"]", addresses[0]);
+    operator.command(&["WEIR", "CONFIG", "SET", "route.main.backend.nodes", &one]);
+    let label = format!("node=\"{}\"", addresses[1]);
+    wait_until("the node is gone", || {
+        weir.metric("weir_node_role", &[&label]) == 0.0
+    });
+    client.expect_command(&["GET", "k"], "$1\r\nv\r\n");
+}
+
+#[test]
 fn the_budget_holds_at_every_node() {
     let replicas = Replicas::start(2);
     let watches: Vec<_> = replicas.nodes.iter().map(ConnectionWatch::start).collect();

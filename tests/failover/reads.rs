@@ -137,7 +137,8 @@ fn scans_stay_on_one_node() {
 
 #[test]
 fn a_client_reads_its_own_writes_if_that_is_asked_for() {
-    let more = "read_from = \"replica\"\nread_your_writes = true\nprobe_interval = \"20ms\"\n";
+    let more =
+        "read_from = \"prefer_replica\"\nread_your_writes = true\nprobe_interval = \"20ms\"\n";
     let (replicas, weir) = start(2, more);
     let mut client = weir.client();
     assert_eq!(who(&mut client), "replica1");

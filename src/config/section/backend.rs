@@ -55,7 +55,7 @@ section! {
         /// several addresses, such as a headless service of Kubernetes, stands for a node at
         /// each; names are looked up again every few seconds.
         nodes: Vec<String> = HostPorts,
-            default none, example ["10.0.0.1:6379", "10.0.0.2:6379"], changes Restart;
+            default none, example ["10.0.0.1:6379", "10.0.0.2:6379"], changes Live;
 
         /// The sentinels of a "sentinel" topology, instead of `address`: all of them, or one
         /// name for all. The one with the latest configuration is believed, and while none
