@@ -220,6 +220,48 @@ def pubsub(bench):
         return figures | {"rate": result["messages_per_second"], "connections": seen["max"]}
 
 
+BLOCKED_WORKERS, BLOCKED_QUEUES = 10_000, 1_000
+# Few enough that Weir has a connection to Redis for each (its max_blocking is 32 by default).
+BLOCKED_FEW = 8
+
+
+def blocked(bench):
+    """10,000 workers in BLPOP on 1,000 queues, all cores: connections at Redis, memory for each
+    worker, time from push to pop; and that time for 8 workers with a connection each."""
+    if bench.product and bench.product.name != "Weir":
+        # twemproxy and Envoy do not have it; HAProxy opens a connection for each.
+        return {}
+    few = blocked_workers(bench, BLOCKED_FEW, BLOCKED_FEW)
+    crowd = blocked_workers(bench, BLOCKED_WORKERS, BLOCKED_QUEUES)
+    figures = {"few_p50_us": few["latency"]["p50_us"], "few_p99_us": few["latency"]["p99_us"],
+               "p50_us": crowd["latency"]["p50_us"], "p99_us": crowd["latency"]["p99_us"],
+               "rate": crowd["elements_per_second"], "connections": crowd["connections"]}
+    figures |= {f"{process}_bytes": grown / BLOCKED_WORKERS for process, grown in crowd["grown"].items()}
+    return figures | {f"{process}_cpu": seconds / crowd["elements"] * 1e6
+                      for process, seconds in crowd["cpu_seconds"].items()}
+
+
+def blocked_workers(bench, workers, queues):
+    """What `loadgen blocked` says, and: `connections`, the most at Redis; `grown`, by how many bytes
+    the memory of each process grew until all workers waited."""
+    with bench.setup(pinned=False) as (port, redis_port, cpu_of, _):
+        pids = {name: int(pid) for name, _, pid in (text.partition("=") for text in cpu_of[1::2])}
+        before = {name: resident_bytes(pid) for name, pid in pids.items()}
+        command = [LOADGEN, "blocked", "--target", f"127.0.0.1:{port}", "--workers", workers,
+                   "--queues", queues, "--seconds", bench.seconds, *cpu_of]
+        with connections_at(redis_port) as seen, subprocess.Popen(
+                list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, text=True) as load:
+            if "blocked" not in load.stdout.readline():
+                raise RuntimeError(f"{workers} workers: {load.communicate()[1].strip()}")
+            grown = {name: resident_bytes(pid) - before[name] for name, pid in pids.items()}
+            output, error = load.communicate("go\n")
+        if load.returncode:
+            raise RuntimeError(f"{workers} workers: {error.strip()}")
+        # Who waits at Redis directly is a connection; who pushes is one too.
+        return json.loads(output) | {"connections": seen["max"], "grown": grown}
+
+
 def syscalls(bench):
     """System calls of the proxy per command, one core for the proxy, 1,000 clients."""
     if bench.product is None:
@@ -263,7 +305,7 @@ def counted_calls(pid):
 
 
 SCENARIOS = {scenario.__name__: scenario for scenario in [cpu, many, values, idle, latency, storm, overload, arrivals,
-                                                          sigstop, slowreaders, pubsub, syscalls]}
+                                                          sigstop, slowreaders, pubsub, blocked, syscalls]}
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@
 // Real sockets are timed here; there is no clock to stop. The program ends by itself.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod blocked;
 mod closed;
 mod cpu;
 mod crowd;
@@ -47,6 +48,8 @@ enum Mode {
     Crowd(crowd::Arguments),
     /// Subscribers, and one who publishes to all of their channels.
     Fan(fan::Arguments),
+    /// Workers that wait in `BLPOP`, and one who pushes to all of their queues.
+    Blocked(blocked::Arguments),
     /// Writes the keys that the other modes read.
     Populate(request::PopulateArguments),
 }
@@ -62,6 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Mode::Storm(arguments) => storm::run(&arguments)?,
         Mode::Crowd(arguments) => crowd::run(&arguments)?,
         Mode::Fan(arguments) => fan::run(&arguments)?,
+        Mode::Blocked(arguments) => blocked::run(&arguments)?,
         Mode::Populate(arguments) => request::populate(&arguments)?,
     };
     println!("{result}");

@@ -17,6 +17,10 @@ impl Latencies {
             .push(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
     }
 
+    pub fn count(&self) -> usize {
+        self.nanoseconds.len()
+    }
+
     /// Count, and in microseconds: median, 99th and 99.9th percentile, greatest.
     pub fn summary(&mut self) -> Value {
         self.nanoseconds.sort_unstable();
