@@ -102,6 +102,9 @@ fn nodes_of(proxy: &Proxy) -> Vec<(String, Arc<Node>)> {
 /// Ready when every route has a node that can be used.
 pub fn readiness(proxy: Arc<Proxy>) -> Ready {
     Box::new(move || {
+        if proxy.draining.is_set() {
+            return Err("draining".to_owned());
+        }
         let down: Vec<String> = proxy
             .routes
             .iter()

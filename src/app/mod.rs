@@ -5,6 +5,7 @@ mod certificates;
 pub mod cli;
 mod fetch;
 pub mod logging;
+mod notify;
 mod pace;
 mod reload;
 pub mod serve;

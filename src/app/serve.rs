@@ -12,12 +12,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{accept, certificates, reload};
+use super::{accept, certificates, notify, reload};
 use crate::admin::{self, AdminServer, Console, ConsoleServer, Handlers, Keeper, SetFilter};
 use crate::config::{Config, Source};
 use crate::metrics::{Event, EventKind, Metrics};
 use crate::net;
-use crate::session::{Asked, Message, Proxy, QUESTIONS_MAX, Worker, mailbox};
+use crate::session::{Asked, Drain, Message, Proxy, QUESTIONS_MAX, Worker, mailbox};
 
 /// Tasks polled between two looks at the sockets. Tokio's default of 61 would
 /// break a turn with a thousand ready clients into sixteen, and its batch too.
@@ -168,6 +168,10 @@ async fn supervise(
     tokio::task::spawn_local(certificates::watch(proxy.clone(), stopped.clone()));
     let started = Event::new(EventKind::Started, env!("CARGO_PKG_VERSION"));
     proxy.journal.note(started.with("pid", std::process::id()));
+    notify::tell(notify::State::Ready);
+    if let Some(every) = notify::watchdog() {
+        tokio::task::spawn_local(keep_alive(every));
+    }
     let by = tokio::select! {
         _ = interrupted.recv() => "SIGINT".to_owned(),
         _ = terminated.recv() => "SIGTERM".to_owned(),
@@ -183,8 +187,12 @@ async fn supervise(
         .note(event.with("clients", proxy.limits.taken()));
     // Nobody listens any more if the first worker has ended.
     let _ = full.send(true);
+    proxy.draining.set();
+    notify::tell(notify::State::Stopping);
+    let time = proxy.settings().process.drain_timeout;
+    let drain = Drain::new(proxy.started.elapsed(), proxy.limits.taken(), time);
     for worker in 0..proxy.workers() {
-        proxy.send(worker, Message::Drain);
+        proxy.send(worker, Message::Drain(drain));
     }
     let gone = async {
         while proxy.limits.taken() > 0 {
@@ -193,7 +201,7 @@ async fn supervise(
     };
     let began = Instant::now();
     tokio::select! {
-        left = timeout(proxy.settings().process.drain_timeout, gone) => if left.is_err() {
+        left = timeout(time, gone) => if left.is_err() {
             tracing::warn!(clients = proxy.limits.taken(), "drain timeout: leaving with clients");
         },
         _ = interrupted.recv() => tracing::warn!("interrupted again: leaving at once"),
@@ -204,6 +212,15 @@ async fn supervise(
     let _ = stop.send(true);
     tracing::info!(took = ?began.elapsed(), "stopped");
     Ok(())
+}
+
+/// Tells the watchdog that the main thread still turns.
+async fn keep_alive(every: std::time::Duration) {
+    let mut interval = tokio::time::interval(every);
+    loop {
+        interval.tick().await;
+        notify::tell(notify::State::Alive);
+    }
 }
 
 fn handlers(proxy: &Arc<Proxy>) -> Handlers {

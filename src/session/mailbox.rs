@@ -82,7 +82,7 @@ impl State {
             }
             Message::Lobby { route, key, what } => self.take_lobby_message(route, key, what),
             Message::FromLobby { to, what } => self.take_from_lobby(to, what),
-            Message::Drain => self.draining = true,
+            Message::Drain(drain) => self.draining = Some(drain),
         }
     }
 
@@ -200,7 +200,7 @@ impl State {
                 self.count_refused(route, &no_place);
             }
         }
-        if self.draining {
+        if self.draining.is_some() {
             self.close(ticket.slot, CloseReason::Shutdown);
         }
     }

@@ -14,6 +14,7 @@ use super::admit::Episode;
 use super::client_line::ClientView;
 use super::console::{By, IdentityView, Questions};
 use super::door::Door;
+use super::drain::Drain;
 use super::fail_open::FailOpen;
 use super::failure::Failure;
 use super::feed::{FeedKey, FromFeed, ToFeed};
@@ -28,7 +29,7 @@ use crate::backend::{Partition, Ticket};
 use crate::blocking::Places;
 use crate::config::{self, Config};
 use crate::discovery::Deployment;
-use crate::metrics::{Journal, Metrics, WorkerMetrics};
+use crate::metrics::{Journal, Latch, Metrics, WorkerMetrics};
 use crate::net::tls::Renew;
 use crate::pubsub::Audience;
 
@@ -81,6 +82,8 @@ pub struct Proxy {
     pub started: Instant,
     mailboxes: Vec<UnboundedSender<Message>>,
     questions: Questions,
+    /// The process takes no more clients and is about to end.
+    pub draining: Latch,
     /// Clients given to each worker and not gone yet.
     loads: Vec<AtomicU32>,
     /// Bytes of memory that each worker holds for clients, as of its last tick.
@@ -239,8 +242,8 @@ pub enum Message {
         /// What.
         what: FromLobby,
     },
-    /// Take no new clients and close those that are idle.
-    Drain,
+    /// Take no new clients and close those that are there, each in its turn.
+    Drain(Drain),
 }
 
 impl Route {
@@ -314,6 +317,7 @@ impl Proxy {
             held: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             mailboxes,
             questions,
+            draining: Latch::default(),
             next_client_id: AtomicU64::new(1),
         })
     }

@@ -122,7 +122,7 @@ impl State {
     /// Asks for room for a client that there is no place for; whether somebody was asked. It
     /// waits for the answer.
     pub(super) fn ask_for_room(&mut self, ticket: Ticket, no_place: &NoPlace) -> bool {
-        let (me, draining) = (self.index, self.draining);
+        let (me, draining) = (self.index, self.draining.is_some());
         let limits = self.proxy.limits.clone();
         let Some(session) = self.session(ticket) else {
             return false;

@@ -326,8 +326,8 @@ impl State {
         {
             return self.close(ticket.slot, CloseReason::Idle);
         }
-        if self.draining && session.may_be_reaped() && session.input.is_empty() {
-            return self.close(ticket.slot, CloseReason::Shutdown);
+        if self.drain_session(ticket) {
+            return;
         }
         self.note_if_idle(ticket);
     }

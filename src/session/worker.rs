@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use super::access::AccessRule;
 use super::admit::NodeGate;
 use super::client::{Flags, HALTED, Session};
+use super::drain::Drain;
 use super::feed::Fanout;
 use super::lanes::Lane;
 use super::links::Link;
@@ -137,7 +138,7 @@ pub struct State {
     /// Feeds, and who is subscribed over them.
     pub(super) pubsub: Fanout,
     /// No new clients are taken; those that are idle are closed.
-    pub(super) draining: bool,
+    pub(super) draining: Option<Drain>,
 }
 
 /// The worker's clock: read once per turn of the event loop.
@@ -236,7 +237,7 @@ impl Worker {
                 late_tick: false,
                 memory,
                 pubsub: Fanout::default(),
-                draining: false,
+                draining: None,
             }),
         });
         tokio::task::spawn_local(unconstrained(FlushTask {

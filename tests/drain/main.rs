@@ -1,0 +1,114 @@
+//! The end of a process: nobody who is served loses a reply.
+
+// Real sockets and processes are waited for, not a clock that tests stop.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+
+use support::{RedisServer, WeirProcess, encode, wait_until};
+
+/// Sends pipelines of `INCR` for as long as it is served: how many commands it sent, and
+/// how many whole replies it read.
+fn pipelines(address: SocketAddr, key: &str) -> (usize, usize) {
+    const DEPTH: usize = 10;
+    let mut socket = TcpStream::connect(address).expect("a connection");
+    socket
+        .set_read_timeout(Some(support::DEADLINE))
+        .expect("a socket option");
+    let batch = encode(&["INCR", key]).repeat(DEPTH);
+    let (mut sent, mut replies) = (0, 0);
+    let mut buffer = [0; 4096];
+    loop {
+        if socket.write_all(&batch).is_err() {
+            return (sent, replies);
+        }
+        sent += DEPTH;
+        while replies < sent {
+            match socket.read(&mut buffer) {
+                Ok(n @ 1..) => {
+                    let bytes = &buffer[..n];
+                    assert!(!bytes.contains(&b'-'), "an error: {}", bytes.escape_ascii());
+                    replies += bytes.iter().filter(|byte| **byte == b'\n').count();
+                }
+                // Closed between two batches: nothing of the last one was taken.
+                _ => return (sent, replies),
+            }
+        }
+    }
+}
+
+#[test]
+fn not_one_reply_is_cut_under_load() {
+    let redis = RedisServer::start();
+    // A client that is always busy is met between two batches only now and then.
+    let mut weir = WeirProcess::with_config(
+        &redis,
+        "[process]\ndrain_timeout = \"25s\"\n[admin]\nlisten = \"{admin}\"\n\
+         [route.main]\nlisten = \"{listen}\"\nbackend = \"{backend}\"\n",
+    );
+    let address = weir.address();
+    let keys: Vec<String> = (0..8).map(|n| format!("n{n}")).collect();
+    let busy: Vec<_> = keys
+        .iter()
+        .map(|key| {
+            let key = key.clone();
+            thread::spawn(move || pipelines(address, &key))
+        })
+        .collect();
+    wait_until("all are served", || {
+        let mut direct = redis.client();
+        keys.iter()
+            .all(|key| direct.command(&["EXISTS", key]) == b":1\r\n")
+    });
+    assert!(weir.terminate().success());
+    for (key, client) in keys.iter().zip(busy) {
+        let (sent, replies) = client.join().expect("no error was read");
+        let ran = String::from_utf8(redis.client().command(&["GET", key])).expect("text");
+        let ran: usize = ran
+            .split("\r\n")
+            .nth(1)
+            .and_then(|n| n.parse().ok())
+            .expect("a number");
+        // What ran was answered; a batch that came too late did not run at all.
+        assert_eq!(ran, replies, "{key}: {sent} sent");
+        assert_eq!(replies % 10, 0, "{key}: half a batch was answered");
+    }
+    assert!(!weir.log().contains("drain timeout"), "{}", weir.log());
+}
+
+#[test]
+fn while_it_drains_it_says_that_it_is_not_ready_and_lets_a_transaction_finish() {
+    let redis = RedisServer::start();
+    let mut weir = WeirProcess::in_front_of(&redis);
+    let (mut idle, mut busy) = (weir.client(), weir.client());
+    idle.expect_command(&["PING"], "+PONG\r\n");
+    busy.expect_command(&["WATCH", "k"], "+OK\r\n");
+    busy.expect_command(&["MULTI"], "+OK\r\n");
+    weir.signal(libc::SIGTERM);
+    idle.expect_closed();
+    assert_eq!(
+        weir.get("/readyz"),
+        (503, "not ready: draining\n".to_owned())
+    );
+    busy.expect_command(&["SET", "k", "v"], "+QUEUED\r\n");
+    busy.expect_command(&["EXEC"], "*1\r\n+OK\r\n");
+    busy.expect_closed();
+    assert!(weir.wait().success());
+}
+
+#[test]
+fn subscribers_are_closed_in_their_turn() {
+    let redis = RedisServer::start();
+    let mut weir = WeirProcess::in_front_of(&redis);
+    let mut subscriber = weir.client();
+    subscriber.send(encode(&["SUBSCRIBE", "c"]));
+    subscriber.expect("*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n");
+    assert!(weir.terminate().success());
+    subscriber.expect_closed();
+    assert!(!weir.log().contains("drain timeout"), "{}", weir.log());
+}
