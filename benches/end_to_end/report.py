@@ -97,10 +97,12 @@ ROWS = [
     Row("sigstop", "longest_s", "… longest wait, s", "{:.1f}", at_most(10)),
     Row("sigstop", "cut", "… clients cut", "{:.0f}", at_most(0)),
     Row("sigstop", "mixed_up", "… replies mixed up", "{:.0f}", at_most(0)),
-    Row("slowreaders", "grown_mib", "100 ask for large values, read nothing: memory, MiB", "{:,.0f}"),
+    Row("slowreaders", "grown_mib", "100 ask for large values, read nothing: memory in all, MiB", "{:,.0f}"),
+    Row("slowreaders", "proxy_grown_mib", "… of this the proxy's, MiB", "{:,.0f}"),
     Row("slowreaders", "megabytes", "… size of each value, MiB", "{:.0f}"),
     Row("slowreaders", "others_p50_ms", "… others meanwhile, median, ms", "{:.2f}"),
     Row("slowreaders", "others_max_ms", "… others meanwhile, longest, ms", "{:,.0f}"),
+    Row("slowreaders", "others_failed", "… others meanwhile, answered with an error", "{:,.0f}"),
     Row("pubsub", "rate", "Messages handed out a second, 10,000 subscribers on 100 channels", "{:,.0f}",
         at_least(1, DIRECT, "times")),
     Row("pubsub", "connections", "… connections at Redis", "{:,.0f}", at_most(8)),
@@ -137,18 +139,19 @@ def table(results, names):
         for name in names:
             known = [figures[name] for figures in rounds if name in figures]
             cells.append(row.form.format(statistics.median(known)) if known else "")
-        cells += verdict(row.goal, rounds)
+        cells += verdict(row, rounds)
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
-def verdict(goal, rounds):
+def verdict(row, rounds):
+    goal = row.goal
     if goal is None:
         return ["", "", ""]
     reached, is_reached = goal.reached(rounds)
     if reached is None:
         return [goal.text(), "", ""]
-    return [goal.text(), f"{reached:.2f}" if goal.how == "times" else f"{reached:.0f}",
+    return [goal.text(), f"{reached:.2f}" if goal.how == "times" else row.form.format(reached),
             "yes" if is_reached else "**no**"]
 
 
