@@ -89,6 +89,7 @@ ROWS = [
     Row("overload", "recovery_s", "… seconds until all is well again", "{:.1f}", at_most(1)),
     Row("overload", "lost", "… commands without any answer", "{:,.0f}"),
     Row("arrivals", "p99_ms", "2,000 clients, Redis takes 64: 99th percentile, ms", "{:.1f}", at_most(5)),
+    Row("arrivals", "failed", "… requests that failed", "{:,.0f}", at_most(0)),
     Row("arrivals", "connections", "… most connections at Redis", "{:.0f}", at_most(51)),
     Row("arrivals", "rejected", "… connections that Redis rejected", "{:.0f}", at_most(0)),
     Row("sigstop", "error_ms", "Redis stopped for 5 s: median time of an error, ms", "{:.1f}", at_most(5)),

@@ -19,6 +19,7 @@ def arrivals(bench):
         with connections_at(redis_port) as seen:
             result = bench.load("open", port, *shape, "--rate", 10_000, "--seconds", bench.seconds)
         return {"p99_ms": result["latency"]["p99_us"] / 1000, "connections": seen["max"],
+                "failed": result["faults"]["count"],
                 "rejected": info(redis_port, "stats", "rejected_connections")}
 
 
