@@ -23,7 +23,7 @@ use super::credential::Credentials;
 use super::server::ServerFacts;
 use crate::admission::{Costs, Trip};
 use crate::command::{ServerVersion, Table};
-use crate::config::{self, Backend};
+use crate::config;
 use crate::metrics::Journal;
 use crate::net::Stream;
 pub use gate::Gate;
@@ -170,7 +170,7 @@ impl Node {
         credentials: Arc<Credentials>,
     ) -> Arc<Node> {
         let config = &settings.backend;
-        let limits = limits(config);
+        let limits = BudgetLimits::of(config);
         // The seed only has to differ between processes that lose the same node.
         let seed = u64::from(std::process::id()) << 32 | u64::from(spec.workers as u32);
         let facts = ServerFacts::default();
@@ -219,7 +219,7 @@ impl Node {
     pub fn apply(&self, settings: &Arc<config::Route>) {
         self.settings.store(settings.clone());
         let backend = &settings.backend;
-        let mut limits = limits(backend);
+        let mut limits = BudgetLimits::of(backend);
         let mut condition = self.condition();
         limits.max_connections = condition.budget(backend.max_connections);
         condition.apply(settings);
@@ -316,16 +316,5 @@ impl Node {
     /// What was learnt may be out of date: the node was lost, or restarted.
     pub fn mark_stale(&self) {
         self.stale.notify_one();
-    }
-}
-
-fn limits(config: &Backend) -> BudgetLimits {
-    BudgetLimits {
-        max_connections: config.max_connections,
-        max_shared: config.max_shared,
-        max_leases: config.max_leases,
-        max_blocking: config.max_blocking,
-        max_subscriptions: config.max_subscriptions,
-        queue_max: config.lease_queue,
     }
 }

@@ -81,6 +81,11 @@ pub enum Failure {
         /// What the client asked for.
         what: &'static str,
     },
+    /// Weir answers it itself, and so not in a transaction, which Redis runs.
+    NotInTransaction {
+        /// The command, as Redis writes it.
+        command: String,
+    },
     /// Switched off, or without a meaning behind a proxy.
     NotSupported {
         /// What the client asked for.
@@ -204,6 +209,12 @@ impl Failure {
             Failure::Subscribed { what } => {
                 format!("ERR weir: a subscriber can not have {what}, command not executed")
             }
+            Failure::NotInTransaction { command } => {
+                let command = command.replace('|', " ").to_ascii_uppercase();
+                format!(
+                    "ERR weir: {command} is not available in a transaction, command not executed"
+                )
+            }
             Failure::NotSupported { what, setting } => {
                 format!("ERR weir: {what} is not available here ({setting}), command not executed")
             }
@@ -233,6 +244,7 @@ impl Failure {
             Failure::Busy(_) => ErrorCause::Busy,
             Failure::Subscriptions { .. }
             | Failure::Subscribed { .. }
+            | Failure::NotInTransaction { .. }
             | Failure::NotSupported { .. } => ErrorCause::NotSupported,
         }
     }
@@ -341,6 +353,9 @@ mod tests {
                 setting: "backend.tunnels",
             },
             Failure::Subscriptions { max: 65_536 },
+            Failure::NotInTransaction {
+                command: "client|kill".into(),
+            },
             Failure::Subscribed { what: "WHAT" },
             Failure::NotSupported {
                 what: "a connection of this kind",

@@ -25,7 +25,7 @@ use super::pause::Pause;
 use super::registry::Kill;
 use super::room::Seeker;
 use crate::admission::{ClientPermit, Group, Limits};
-use crate::backend::{Partition, Ticket};
+use crate::backend::{BudgetLimits, Partition, Ticket};
 use crate::blocking::Places;
 use crate::config::{self, Config};
 use crate::discovery::Deployment;
@@ -298,7 +298,7 @@ impl Proxy {
                     overloaded: Episode::default(),
                     fail_open: FailOpen::default(),
                     places: Places::new(
-                        settings.backend.max_blocking,
+                        BudgetLimits::of(&settings.backend).blocking_max(),
                         settings.backend.max_blocking_shared,
                         settings.backend.lease_queue,
                     ),

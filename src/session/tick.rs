@@ -41,6 +41,7 @@ impl State {
         if self.tick.is_multiple_of(SESSION_TURNS) {
             // Every session has been looked at since the last time.
             self.make_offers();
+            self.places_follow_the_budget();
         }
         self.measure_queues();
         self.look_whether_well();
@@ -58,6 +59,21 @@ impl State {
             front.idle_timeout = idle_timeout(whole, least, taken, max);
             front.wants_offers =
                 !clients.gives_way_after.is_zero() && limits.wants_offers(route as u16);
+        }
+    }
+
+    /// As many places for blocked clients as the node's budget has connections for them
+    /// now. Were there more, those with connections of their own could leave none to those
+    /// who share. The routes are every worker's, so one of them does it.
+    fn places_follow_the_budget(&self) {
+        if self.index != 0 {
+            return;
+        }
+        for front in &self.fronts {
+            let limits = front.node.ledger.limits();
+            let shared = front.config.backend.max_blocking_shared;
+            let places = &front.route.places;
+            places.set_limits(limits.blocking_max(), shared, limits.queue_max);
         }
     }
 

@@ -122,12 +122,22 @@ impl State {
         command: &Command,
         silent: bool,
     ) -> Step {
-        match &self.sessions[ticket.slot as usize]
+        let transaction = &self.sessions[ticket.slot as usize]
             .extra
             .as_ref()
             .expect("in a block")
-            .transaction
-        {
+            .transaction;
+        let open = matches!(
+            transaction,
+            Transaction::OnLease { open: true, .. } | Transaction::Queued { .. }
+        );
+        if open && class == Class::Local(Local::Client) && names_clients(request) {
+            let failure = Failure::NotInTransaction {
+                command: command.name.to_string(),
+            };
+            return self.deny(ticket, row.id, class, &failure, silent);
+        }
+        match transaction {
             Transaction::None => unreachable!("only called in a transaction"),
             Transaction::OnLease { open: false, .. } => {
                 self.while_watching(ticket, request, class, row, command, silent)
@@ -365,6 +375,16 @@ impl State {
         self.sessions[ticket.slot as usize].extra().transaction = Transaction::None;
         self.refresh_special(ticket);
     }
+}
+
+/// Whether a `CLIENT` request is about clients by their ids or addresses. In a transaction
+/// Redis itself would run it, and its clients are Weir's connections.
+fn names_clients(request: &Request<'_>) -> bool {
+    request.arg(1).is_some_and(|sub| {
+        [&b"list"[..], b"kill", b"unblock"]
+            .iter()
+            .any(|word| sub.eq_ignore_ascii_case(word))
+    })
 }
 
 /// Whether a queued command makes the reply to `EXEC` one whose end cannot be told

@@ -10,6 +10,7 @@ mod endings;
 mod losses;
 mod order;
 mod same_as_redis;
+mod small_budget;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;

@@ -36,6 +36,8 @@ const DIALOGUES: &[&[&str]] = &[
     &["a SET v 1", "a BLPOP k 0.01", "a INCR v", "a BLPOP k 0.01", "a GET v"],
     // Errors.
     &["a BLPOP k -1", "a BLPOP k nonsense", "a BLPOP k", "a BLPOP", "a BLPOP k -0.1", "a BLMOVE k l UP DOWN 0", "a BZPOPMIN z -1", "a PING"],
+    &["a BLPOP k 1e20", "a BRPOP k nan", "a BZPOPMAX z inf", "a BLMOVE k l LEFT LEFT 1e400", "a XREAD BLOCK 99999999999999999999 STREAMS s $", "a XREAD BLOCK 0.5 STREAMS s $", "a PING"],
+    &["a EVAL return(redis.call('BLPOP','k',0)) 0", "a EVAL return(redis.call('XREAD','BLOCK',0,'STREAMS','s','$')) 0", "a RPUSH k x", "a EVAL return(redis.call('BLPOP','k',0)) 0", "a PING"],
     &["@since 7.0", "a BLMPOP 0 x k LEFT", "a BLMPOP 0 0 k LEFT", "a BLMPOP 0 1 k UP", "a BLMPOP 0 1 k LEFT COUNT 0", "a BLMPOP -1 1 k LEFT", "a BZMPOP 0 1 k LEFT", "a PING"],
     &["a SET k text", "a BLPOP k 0", "a BZPOPMIN k 0", "a XREAD BLOCK 0 STREAMS k 0", "a XREAD BLOCK 0 STREAMS k $", "a BLMOVE k l LEFT LEFT 0", "a PING"],
     &["a XREAD BLOCK -1 STREAMS s $", "a XREAD BLOCK x STREAMS s $", "a XREAD BLOCK 0 STREAMS s", "a XREAD BLOCK 0 STREAMS s nonsense"],

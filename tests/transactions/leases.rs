@@ -30,6 +30,37 @@ fn a_client_that_vanishes_in_a_transaction_frees_its_lease() {
     }
 }
 
+/// The ids that a client knows are Weir's; Redis would look for them among Weir's connections.
+#[test]
+fn clients_are_not_listed_or_killed_in_a_transaction() {
+    let redis = RedisServer::start();
+    // With a lease, and kept until EXEC.
+    for settings in ["", "max_leases = 0\n"] {
+        let weir = weir(&redis, settings);
+        let mut other = weir.client();
+        other.expect_command(&["SET", "k", "0"], "+OK\r\n");
+        for (command, name) in [
+            (&["CLIENT", "LIST"][..], "LIST"),
+            (&["CLIENT", "KILL", "TYPE", "normal"], "KILL"),
+            (&["client", "kill", "127.0.0.1:1"], "KILL"),
+            (&["CLIENT", "UNBLOCK", "1"], "UNBLOCK"),
+        ] {
+            let mut client = weir.client();
+            client.expect_command(&["MULTI"], "+OK\r\n");
+            client.expect_command(&["SET", "k", "1"], "+QUEUED\r\n");
+            let refusal = format!(
+                "-ERR weir: CLIENT {name} is not available in a transaction, \
+                 command not executed\r\n"
+            );
+            client.expect_command(command, refusal);
+            let reply = client.command(&["EXEC"]);
+            assert!(reply.starts_with(b"-EXECABORT"), "{}", reply.escape_ascii());
+            client.expect_command(&["GET", "k"], "$1\r\n0\r\n");
+        }
+        other.expect_command(&["GET", "k"], "$1\r\n0\r\n");
+    }
+}
+
 #[test]
 fn the_lease_of_an_idle_transaction_expires_and_nothing_of_it_runs() {
     let redis = RedisServer::start();

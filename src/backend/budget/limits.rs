@@ -1,6 +1,7 @@
 //! How many connections of which kind there may be, and the arithmetic of it.
 
 use super::kind::{Group, Kind};
+use crate::config::Backend;
 
 /// The limits of one node's budget. All can be changed while running
 /// ([`Ledger::set_limits`](super::Ledger::set_limits)).
@@ -22,6 +23,18 @@ pub struct BudgetLimits {
 }
 
 impl BudgetLimits {
+    /// The limits that these settings ask for.
+    pub fn of(config: &Backend) -> Self {
+        Self {
+            max_connections: config.max_connections,
+            max_shared: config.max_shared,
+            max_leases: config.max_leases,
+            max_blocking: config.max_blocking,
+            max_subscriptions: config.max_subscriptions,
+            queue_max: config.lease_queue,
+        }
+    }
+
     /// Connections in all, at least one.
     pub fn total_max(&self) -> usize {
         self.max_connections.max(1)
@@ -43,6 +56,13 @@ impl BudgetLimits {
     /// Leases and tunnels count as one kind here.
     pub fn held_kind_max(&self) -> usize {
         (self.held_max() * 3 / 4).max(1)
+    }
+
+    /// How many connections can carry a blocking command at once: `max_blocking`, or what
+    /// a small budget leaves of it. Whoever gives out places for blocked clients counts
+    /// on no more than these.
+    pub fn blocking_max(&self) -> usize {
+        self.max_blocking.min(self.held_kind_max())
     }
 
     /// How many slots held kinds can get even when that makes plain traffic take
@@ -307,6 +327,28 @@ mod tests {
             counts.admit(Kind::Control, &limits),
             Err(Limit::Connections)
         );
+    }
+
+    #[test]
+    fn a_small_budget_has_fewer_places_for_blocked_clients() {
+        for (max_connections, max_blocking, places) in [
+            (24, 24, 16),
+            (24, 8, 8),
+            (64, 32, 32),
+            (2, 2, 1),
+            (64, 0, 0),
+        ] {
+            let limits = BudgetLimits {
+                max_blocking,
+                ..limits(max_connections)
+            };
+            assert_eq!(limits.blocking_max(), places);
+            let mut counts = Counts::default();
+            while counts.admit(Kind::Blocking, &limits).is_ok() {
+                counts.add(Kind::Blocking);
+            }
+            assert_eq!(counts.of(Kind::Blocking), places, "as the ledger counts");
+        }
     }
 
     #[test]
