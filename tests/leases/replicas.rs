@@ -104,9 +104,15 @@ fn a_tunnel_carries_a_snapshot_and_can_be_switched_off() {
     });
 
     let without = weir(&redis, "tunnels = false\n");
-    let refusal = String::from_utf8(without.client().command(&["SYNC"])).expect("text");
-    assert!(
-        refusal.starts_with("-ERR weir: ") && refusal.contains("tunnels"),
-        "{refusal}"
-    );
+    for command in [
+        &["SYNC"][..],
+        &["PSYNC", "?", "-1"],
+        &["SCRIPT", "DEBUG", "YES"],
+    ] {
+        let refusal = String::from_utf8(without.client().command(command)).expect("text");
+        assert!(
+            refusal.starts_with("-ERR weir: ") && refusal.contains("tunnels"),
+            "{command:?}: {refusal}"
+        );
+    }
 }

@@ -40,3 +40,33 @@ fn while_a_script_runs_for_ever_others_read_busy_and_it_can_be_killed() {
         );
     }
 }
+
+#[test]
+fn a_function_that_runs_for_ever_can_be_killed() {
+    let redis = RedisServer::with(&["--lua-time-limit", "100"]);
+    if redis.compatible_version() < (7, 0) {
+        return;
+    }
+    let weir = weir(&redis, "");
+    let library = "#!lua name=endless\nredis.register_function('endless', \
+                   function() while true do end end)";
+    let mut killer = weir.client();
+    killer.expect_command(&["FUNCTION", "LOAD", library], "$7\r\nendless\r\n");
+    let mut caller = weir.client();
+    caller.send(encode(&["FCALL", "endless", "0"]));
+    let mut direct = redis.client();
+    wait_until("Redis itself says that it is busy", || {
+        direct.command(&["PING"]).starts_with(b"-BUSY")
+    });
+    // SCRIPT KILL is not about functions, and Redis says so while it is busy.
+    let refusal = killer.command(&["SCRIPT", "KILL"]);
+    assert!(refusal.starts_with(b"-BUSY"), "{}", refusal.escape_ascii());
+    killer.expect_command(&["FUNCTION", "KILL"], "+OK\r\n");
+    let end = String::from_utf8(caller.read_reply()).expect("text");
+    assert!(end.contains("killed by user"), "{end}");
+    caller.expect_command(&["SET", "k", "v"], "+OK\r\n");
+    killer.expect_command(
+        &["FUNCTION", "KILL"],
+        "-NOTBUSY No scripts in execution right now.\r\n",
+    );
+}
