@@ -111,7 +111,7 @@ ROWS = [
     Row("pubsub", "proxy_cpu", "… proxy's CPU, seconds per million messages", "{:.2f}"),
     Row("pubsub", "redis_cpu", "… Redis's CPU, seconds per million messages", "{:.2f}"),
     Row("blocked", "connections", "10,000 workers in `BLPOP` on 1,000 queues: connections at Redis", "{:,.0f}",
-        at_most(32)),
+        at_most(64)),
     Row("blocked", "proxy_bytes", "… proxy's memory for each, bytes", "{:,.0f}"),
     Row("blocked", "redis_bytes", "… Redis's memory for each, bytes", "{:,.0f}"),
     Row("blocked", "p50_us", "… from push to pop, median, µs", "{:,.0f}"),

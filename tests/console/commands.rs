@@ -118,7 +118,7 @@ fn weir_for_operators(redis: &RedisServer) -> (WeirProcess, ReservedPort) {
 #[test]
 fn the_console_has_a_password_if_one_is_set() {
     let redis = RedisServer::start();
-    let (weir, console) = weir(&redis, "resp_password = \"hunter2\"\n", "");
+    let (mut weir, console) = weir(&redis, "resp_password = \"hunter2\"\n", "");
     let mut operator = RawClient::connect(console.address());
     operator.expect_command(&["WEIR", "HELP"], "-NOAUTH Authentication required.\r\n");
     let refusal = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
@@ -131,8 +131,8 @@ fn the_console_has_a_password_if_one_is_set() {
         shown.contains("(hidden)") && !shown.contains("hunter"),
         "{shown}"
     );
+    weir.wait_for_log("alice");
     assert!(!weir.log().contains("hunter2"), "{}", weir.log());
-    assert!(weir.log().contains("alice"), "{}", weir.log());
 }
 
 #[test]

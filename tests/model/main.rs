@@ -62,6 +62,7 @@ impl Setup {
                  [route.main.backend]\naddress = \"{{backend}}\"\n\
                  max_connections = {budget}\nmax_shared = {budget}\nlease_wait = \"25s\"\n\
                  lease_queue = 10000\n\
+                 [route.main.overload]\ntarget = 0\n\
                  [route.main.timeouts]\nrequest = \"25s\"\n"
             ),
         )
