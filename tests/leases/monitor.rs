@@ -59,3 +59,23 @@ fn a_monitor_that_leaves_gives_its_connection_back() {
         connections(&weir, "lease") == 0.0
     });
 }
+
+/// Redis itself keeps what a monitor does not read, without a limit; through Weir the
+/// monitor is closed, and Redis is rid of it.
+#[test]
+fn a_monitor_that_does_not_read_is_closed() {
+    let redis = RedisServer::start();
+    let weir = weir(&redis, "[route.main.timeouts]\nwrite = \"500ms\"\n");
+    let mut monitor = weir.client();
+    monitor.expect_command(&["MONITOR"], "+OK\r\n");
+    let mut client = weir.client();
+    let value = "v".repeat(100_000);
+    wait_until("it is closed", || {
+        client.expect_command(&["SET", "k", &value], "+OK\r\n");
+        weir.metric("weir_clients_closed_total", &["reason=\"write_timeout\""]) == 1.0
+    });
+    wait_until("its connection is given back", || {
+        connections(&weir, "lease") == 0.0
+    });
+    client.expect_command(&["GET", "absent"], "$-1\r\n");
+}
