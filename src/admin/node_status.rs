@@ -1,7 +1,7 @@
 //! What is told about a node's health: its breaker, its probes, the pace of dials.
 
 use crate::admission::{BreakerState, Trip};
-use crate::backend::Limits;
+use crate::backend::{LargeTold, Limits};
 use crate::metrics::{Exposition, Kind};
 use crate::session::Proxy;
 
@@ -122,6 +122,7 @@ pub fn expose_nodes(proxy: &Proxy, out: &mut Exposition) {
             out.sample(labels, pick(limits).unwrap_or(0));
         }
     }
+    expose_large(proxy, out);
     out.family(
         "weir_node_memory_growth_bytes",
         "Bytes by which the node's memory has grown in a second of the last minute.",
@@ -142,6 +143,53 @@ pub fn expose_nodes(proxy: &Proxy, out: &mut Exposition) {
         out.sample(labels, seconds);
     }
 }
+
+/// Writes how large replies fare at each node.
+fn expose_large(proxy: &Proxy, out: &mut Exposition) {
+    let gauges: [ToldOfLarge; 4] = [
+        (
+            "weir_large_replies_bytes",
+            "Bytes of replies that are known to be large and that were asked of the node.",
+            |told| told.under_way.bytes as usize,
+        ),
+        (
+            "weir_large_replies_in_flight",
+            "How many replies those are.",
+            |told| told.under_way.count,
+        ),
+        (
+            "weir_large_replies_waiting",
+            "Requests that wait until others of those are over.",
+            |told| told.waiting,
+        ),
+        (
+            "weir_large_replies_known",
+            "Requests whose reply was large within the last minute.",
+            |told| told.known,
+        ),
+    ];
+    for (name, help, pick) in gauges {
+        out.family(name, help, Kind::Gauge);
+        for route in &proxy.routes {
+            for node in &route.deployment.snapshot().nodes {
+                let labels = [("route", &*route.name), ("node", &*node.address)];
+                out.sample(&labels, pick(&node.large.told()) as u64);
+            }
+        }
+    }
+    out.family(
+        "weir_large_replies_max_bytes",
+        "Bytes of large replies that the node may have to hold at once.",
+        Kind::Gauge,
+    );
+    for route in &proxy.routes {
+        let max = route.settings().backend.large_replies_max;
+        out.sample(&[("route", &*route.name)], max);
+    }
+}
+
+/// What is told of large replies: name, help, and where the number is.
+type ToldOfLarge = (&'static str, &'static str, fn(&LargeTold) -> usize);
 
 /// What the node says of itself: name, help, and where the number is.
 type Told = (&'static str, &'static str, fn(&Limits) -> Option<u64>);

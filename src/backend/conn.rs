@@ -14,6 +14,8 @@ mod sink;
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::AsyncWrite;
@@ -22,8 +24,9 @@ use tokio::task::AbortHandle;
 use super::budget::{Kind, Link, Slot};
 use super::credential::UserId;
 use super::entry::{Entry, Marks, Ticket};
-use super::node::Gate;
+use super::node::{Gate, LargePermit};
 use super::ring::Ring;
+use crate::admission::LARGE_REPLY;
 use crate::net::Stream;
 use crate::resp::{ReplyScanner, Version};
 pub use exclusive::first_bulk;
@@ -157,6 +160,10 @@ pub struct Conn {
     pub lobby: Option<Ticket>,
     /// The id that the node knows it by, if it told.
     pub backend_id: Option<i64>,
+    /// The large reply that it carries may be asked for.
+    pub large: Option<LargePermit>,
+    /// Over it come replies for a worker that is behind: what is on its way there, in bytes.
+    pub backlog: Option<Arc<AtomicUsize>>,
     /// The tasks that serve it; ended with it.
     pub tasks: Vec<AbortHandle>,
     /// Frames of the largest reply that is looked at as a whole, in bytes.
@@ -171,6 +178,12 @@ pub struct Conn {
     carry: Vec<u8>,
     /// Parts of the oldest reply have been passed on (or thrown away).
     head_started: bool,
+    /// How many bytes of it have come.
+    head_passed: u64,
+    /// How many it has at least: those, or what its header says.
+    head_bytes: u64,
+    /// From so many on somebody is to be told.
+    head_told_from: u64,
 }
 
 impl Conn {
@@ -219,6 +232,8 @@ impl Conn {
             reader: None,
             lobby: None,
             backend_id: None,
+            large: None,
+            backlog: None,
             tasks: Vec::new(),
             whole_max: 64 * 1024 * 1024,
             scanner: ReplyScanner::default(),
@@ -226,6 +241,9 @@ impl Conn {
             unwritten: 0,
             carry: Vec::new(),
             head_started: false,
+            head_passed: 0,
+            head_bytes: 0,
+            head_told_from: LARGE_REPLY,
         }
     }
 
@@ -247,6 +265,19 @@ impl Conn {
     /// Whether parts of the oldest outstanding reply have reached its client.
     pub fn head_started(&self) -> bool {
         self.head_started
+    }
+
+    /// Whether the oldest reply is large, and this was not noted yet or it has become twice
+    /// as large since.
+    #[inline]
+    pub fn has_large_head(&self) -> bool {
+        self.head_bytes >= self.head_told_from
+    }
+
+    /// Notes it. How many bytes it has at least.
+    pub fn note_head(&mut self) -> u64 {
+        self.head_told_from = self.head_bytes.saturating_mul(2).max(LARGE_REPLY);
+        self.head_bytes
     }
 
     /// Puts a whole request in line.

@@ -27,8 +27,8 @@ pub use conn::{Broken, Conn, Held, Io, Mode, Sink, first_bulk, is_about_node};
 pub use credential::{Credential, Credentials, User, UserId};
 pub use entry::{Entry, Marks, Ticket};
 pub use node::{
-    DefaultUser, Gate, Limits, Node, NodeCounters, NodeSpec, NodeTls, OpenError, Opened,
-    close_politely,
+    DefaultUser, Gate, Large, LargePermit, LargeTold, LargeWish, Limits, Node, NodeCounters,
+    NodeSpec, NodeTls, OpenError, Opened, close_holding, close_politely,
 };
 pub use ring::Ring;
 pub use server::{Flavour, ServerFacts};

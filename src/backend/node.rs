@@ -5,6 +5,7 @@
 mod ask;
 mod gate;
 mod health;
+mod large;
 mod learn;
 mod limits;
 mod open;
@@ -28,8 +29,9 @@ use crate::metrics::Journal;
 use crate::net::Stream;
 pub use gate::Gate;
 use health::Condition;
+pub use large::{Large, LargePermit, LargeTold, LargeWish};
 pub use limits::Limits;
-pub use open::close_politely;
+pub use open::{close_holding, close_politely};
 pub use secure::NodeTls;
 
 /// Why a connection could not be opened.
@@ -121,6 +123,8 @@ pub struct Node {
     /// Whether a connection has shaken hands since it was last sick.
     serves: AtomicBool,
     condition: Mutex<Condition>,
+    /// Its replies of many megabytes.
+    pub large: Arc<Large>,
     /// Commands that may need memory are refused.
     refuses_growth: AtomicBool,
     /// What commands cost it, by its own account.
@@ -191,6 +195,7 @@ impl Node {
             gate: Gate::default(),
             serves: AtomicBool::new(true),
             condition: Condition::new(settings, seed),
+            large: Arc::default(),
             refuses_growth: AtomicBool::new(false),
             costs: ArcSwap::default(),
             changed: watch::Sender::new(0),

@@ -261,6 +261,8 @@ reason! {
         Client => "client",
         /// Memory of the node.
         NodeMemory => "node_memory",
+        /// Large replies that a node may have to hold at once.
+        LargeReplies => "large_replies",
     }
 }
 

@@ -300,6 +300,8 @@ pub struct Extra {
     pub line_since: u64,
     /// The blocking command at the front was sent back from the lobby.
     pub elsewhere: Elsewhere,
+    /// It may ask for a large reply, and waits for a connection.
+    pub large: Option<crate::backend::LargePermit>,
     /// Where it is in a transaction.
     pub transaction: Transaction,
     /// What it is subscribed to.

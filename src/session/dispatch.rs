@@ -79,6 +79,7 @@ impl State {
             && !session.flags.any(OFF_THE_STRAIGHT_PATH)
             && front.pause.is_none()
             && !front.refuses_growth
+            && !front.node.large.is_any()
         {
             return self.forward(ticket, request.frame, row.id, row.marks());
         }
@@ -231,7 +232,10 @@ impl State {
             Class::Plain if self.is_fed(ticket) && &*command.name == "ping" => {
                 self.ping_of_subscriber(ticket, request, row, silent)
             }
-            Class::Plain => self.forward_on_path(ticket, request, row, silent),
+            Class::Plain => match self.expects_large(ticket, request) {
+                Some(bytes) => self.large(ticket, request, row, bytes, silent),
+                None => self.forward_on_path(ticket, request, row, silent),
+            },
             Class::Publish => self.publish(ticket, request, row, silent),
             Class::Control => self.control(ticket, request, row, command, silent),
             Class::Multi => self.multi(ticket, request, following, row, silent),

@@ -62,6 +62,8 @@ pub enum Failure {
     Memory,
     /// The node's memory is nearly used up.
     NodeMemory,
+    /// As many large replies are under way as may be.
+    LargeReplies,
     /// The route's access rules refuse it to this client.
     Access {
         /// The command, as Redis writes it.
@@ -194,6 +196,9 @@ impl Failure {
             Failure::NodeMemory => "BUSY weir: the memory of Redis is nearly used up \
                  (health.refuse_writes_above_memory), command not executed"
                 .into(),
+            Failure::LargeReplies => "BUSY weir: as many large replies are under way as may be \
+                 (backend.large_replies_max), command not executed"
+                .into(),
             Failure::Access { command, setting } => {
                 format!(
                     "NOPERM weir: '{command}' is refused here ({setting}), command not executed"
@@ -237,7 +242,7 @@ impl Failure {
             Failure::QueueFull { .. } => ErrorCause::LeaseQueue,
             Failure::WaitedTooLong { .. } => ErrorCause::LeaseWait,
             Failure::Memory => ErrorCause::Memory,
-            Failure::NodeMemory => ErrorCause::Busy,
+            Failure::NodeMemory | Failure::LargeReplies => ErrorCause::Busy,
             Failure::Access { .. } => ErrorCause::NoPermission,
             Failure::Busy(Busy::Deadline) => ErrorCause::QueueTimeout,
             Failure::Busy(Busy::NoConnection) => ErrorCause::NoBackend,
@@ -256,6 +261,7 @@ impl Failure {
             Failure::WaitedTooLong { .. } => Some(ShedLimit::LeaseWait),
             Failure::Memory => Some(ShedLimit::Memory),
             Failure::NodeMemory => Some(ShedLimit::NodeMemory),
+            Failure::LargeReplies => Some(ShedLimit::LargeReplies),
             Failure::Busy(Busy::QueueLength) => Some(ShedLimit::Queue),
             Failure::Busy(Busy::QueueTime | Busy::Behind) => Some(ShedLimit::QueueTime),
             _ => None,
@@ -340,6 +346,7 @@ mod tests {
             Failure::WaitedTooLong { limit },
             Failure::Memory,
             Failure::NodeMemory,
+            Failure::LargeReplies,
             Failure::Access {
                 command: "COMMAND".into(),
                 setting: "access.NAME.SETTING".into(),

@@ -12,7 +12,7 @@ use super::line::Lines;
 use super::worker::{ConnTask, State};
 use crate::backend::{
     Conn, Held, Io, Kind, Mode, Node, OpenError, Opened, Partition, Refused, RefusedBecause,
-    SharedGrant, SharedReady, Slot, Ticket, close_politely,
+    SharedGrant, SharedReady, Slot, Ticket, close_holding, close_politely,
 };
 
 /// A worker's connections of one partition to one node.
@@ -420,7 +420,7 @@ impl State {
     pub(super) fn close_conn(&mut self, index: u32) {
         let conn = self.take_conn(index);
         match conn.io {
-            Io::Socket(socket) => close_politely(socket, conn.slot),
+            Io::Socket(socket) => close_holding(socket, conn.slot, conn.large),
             Io::Link(link) => self.link_closed(
                 link.worker(),
                 Ticket {

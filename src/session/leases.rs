@@ -246,6 +246,7 @@ impl State {
             });
             connection.progress_at = self.clock.now();
             connection.streaming = false;
+            connection.large = None;
             if let Some(slot) = &connection.slot {
                 slot.set_free(Instant::now());
             }

@@ -3,6 +3,9 @@
 //! connection like any other; to the one that owns the socket, it is a caller
 //! like any other.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use super::client::NONE;
 use super::failure::Failure;
 use super::proxy::Message;
@@ -10,6 +13,21 @@ use super::worker::State;
 use crate::admission::Work;
 use crate::backend::{Broken, Conn, Entry, Io, Link as Grant, Marks, Partition, Ticket};
 use crate::router::NodeId;
+
+/// Bytes of replies that may be on their way from one worker to another, for one connection,
+/// before it is read no further. Enough to keep both busy, and little beside what clients hold.
+const BACKLOG_MAX: usize = 2 * 1024 * 1024;
+
+/// The way that replies come back.
+#[derive(Debug)]
+pub struct Way {
+    /// The worker that has the connection.
+    pub from: usize,
+    /// Its name for the connection.
+    pub bound: Ticket,
+    /// What is on its way, in bytes.
+    pub backlog: Arc<AtomicUsize>,
+}
 
 /// One worker's commands on this worker's connection. A link lives and dies with
 /// one connection: what comes over it later goes back, and never onto another
@@ -29,6 +47,8 @@ pub struct Link {
     pub taken: u64,
     /// Replies to be handed back at the end of the turn.
     pub replies: Vec<u8>,
+    /// Bytes of replies that are on their way back.
+    pub backlog: Arc<AtomicUsize>,
 }
 
 /// A batch of commands on its way to the worker that owns the socket.
@@ -188,6 +208,7 @@ impl State {
             generation,
             taken: 0,
             replies: Vec::new(),
+            backlog: Arc::default(),
         }) as u32;
         self.link_index.insert(name, link);
         link
@@ -220,20 +241,59 @@ impl State {
                 continue;
             };
             let bytes = std::mem::take(&mut link.replies);
+            let len = bytes.len();
+            let behind = link.backlog.fetch_add(len, Relaxed) + len > BACKLOG_MAX;
+            let (bound, backlog) = (link.bound, link.backlog.clone());
             self.proxy.send(
                 link.from,
                 Message::Replies {
                     conn: link.conn,
                     bytes,
+                    way: Way {
+                        from: self.index,
+                        bound,
+                        backlog: backlog.clone(),
+                    },
                 },
             );
+            if behind && let Some(conn) = self.conn(bound) {
+                conn.backlog = Some(backlog);
+            }
         }
     }
 
     /// Replies come back over a link.
-    pub(super) fn take_replies(&mut self, conn: Ticket, bytes: &[u8]) {
+    pub(super) fn take_replies(&mut self, conn: Ticket, bytes: &[u8], way: &Way) {
         if self.conn(conn).is_some() {
+            self.make_room();
             self.on_replies(conn.slot, bytes);
+        }
+        let before = way.backlog.fetch_sub(bytes.len(), Relaxed);
+        if before > BACKLOG_MAX && before - bytes.len() <= BACKLOG_MAX {
+            let conn = way.bound;
+            self.proxy.send(way.from, Message::CaughtUp { conn });
+        }
+    }
+
+    /// Whether a connection is not read for now: the worker that its replies go to has too
+    /// many on their way already. It takes them as fast as it can, whatever its clients do.
+    #[inline]
+    pub(super) fn is_backlogged(&mut self, index: u32) -> bool {
+        let conn = &mut self.conns[index as usize];
+        let Some(backlog) = &conn.backlog else {
+            return false;
+        };
+        let is_behind = backlog.load(Relaxed) > BACKLOG_MAX;
+        if !is_behind {
+            conn.backlog = None;
+        }
+        is_behind
+    }
+
+    /// The other worker has taken what was on its way.
+    pub(super) fn link_caught_up(&mut self, conn: Ticket) {
+        if let Some(waker) = self.conn(conn).and_then(|conn| conn.reader.take()) {
+            waker.wake();
         }
     }
 

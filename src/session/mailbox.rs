@@ -39,7 +39,8 @@ impl State {
         match message {
             Message::Client(newcomer) => self.admit(newcomer),
             Message::Commands(batch) => self.take_batch(batch),
-            Message::Replies { conn, bytes } => self.take_replies(conn, &bytes),
+            Message::Replies { conn, bytes, way } => self.take_replies(conn, &bytes, &way),
+            Message::CaughtUp { conn } => self.link_caught_up(conn),
             Message::LinkLost {
                 conn,
                 taken,

@@ -19,6 +19,9 @@ const OUTPUT_WHEN_TIGHT: usize = 64 * 1024;
 /// A client that holds less is not closed to make room: it would make none.
 const HEAVY: usize = 64 * 1024;
 
+/// The accounts are added up at once when one has changed by so much, in bytes.
+const SHARE_AFTER: usize = 1024 * 1024;
+
 /// The log says at most so often that clients were closed for want of memory.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
@@ -38,8 +41,10 @@ pub struct Memory {
     clients: usize,
     /// In its connections to nodes.
     conns: Held,
-    /// What the other workers hold, as of the last tick.
+    /// What the other workers hold, as of the last time that accounts were shared.
     others: usize,
+    /// What this one held then.
+    shared: usize,
     logged_at: u64,
     /// The tick in which there was nobody left to close.
     gave_up_at: usize,
@@ -57,6 +62,7 @@ impl Memory {
             clients: 0,
             conns: Held::default(),
             others: 0,
+            shared: 0,
             logged_at: 0,
             gave_up_at: 0,
         };
@@ -177,7 +183,8 @@ impl State {
 
     /// Tells the other workers how much this one holds, and hears it of them.
     pub(super) fn share_memory_accounts(&mut self) {
-        self.memory.others = self.proxy.share_held(self.index, self.memory.held());
+        self.memory.shared = self.memory.held();
+        self.memory.others = self.proxy.share_held(self.index, self.memory.shared);
     }
 
     /// Whether the client has so many unread replies that no more of its commands are
@@ -195,6 +202,10 @@ impl State {
     /// when nobody is in the middle of something with a session.
     #[inline]
     pub(super) fn make_room(&mut self) {
+        if self.memory.held().abs_diff(self.memory.shared) > SHARE_AFTER {
+            // Between two ticks a flood can bring more than there may be.
+            self.share_memory_accounts();
+        }
         if self.memory.excess().is_some() && self.memory.gave_up_at != self.tick {
             self.close_heaviest();
         }

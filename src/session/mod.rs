@@ -31,6 +31,7 @@ mod identity;
 pub mod info;
 mod input;
 mod lanes;
+mod large;
 mod leases;
 mod limit_watch;
 mod line;

@@ -546,6 +546,9 @@ impl State {
         match outcome {
             Err(broken) => self.conn_lost(index, &broken),
             Ok(()) => {
+                if (self.conns.get(index as usize)).is_some_and(Conn::has_large_head) {
+                    self.note_large_reply(index);
+                }
                 if has_line {
                     self.pump(gate_index);
                 }

@@ -18,7 +18,7 @@ use super::drain::Drain;
 use super::fail_open::FailOpen;
 use super::failure::Failure;
 use super::feed::{FeedKey, FromFeed, ToFeed};
-use super::links::Batch;
+use super::links::{Batch, Way};
 use super::lobby::{FromLobby, ToLobby};
 use super::newcomer::Newcomer;
 use super::pause::Pause;
@@ -104,6 +104,13 @@ pub enum Message {
         conn: Ticket,
         /// The replies, in order.
         bytes: Vec<u8>,
+        /// How they came.
+        way: Way,
+    },
+    /// Replies that were on their way to another worker have arrived there.
+    CaughtUp {
+        /// The connection that they came over, which may be read again.
+        conn: Ticket,
     },
     /// The connection behind a link was lost.
     LinkLost {

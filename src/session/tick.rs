@@ -103,6 +103,7 @@ impl State {
     pub(super) fn refresh_tables(&mut self) {
         for front in &mut self.fronts {
             front.refuses_growth = front.node.refuses_growth();
+            front.node.tidy_large();
             // Of a node that has told nothing yet there is nothing to take over.
             if front.node.has_told() && !front.node.has_table(&front.table) {
                 front.table = front.node.table();
@@ -321,6 +322,10 @@ impl State {
             if extra.stuck_since != 0 && session.flags.any(Flags::WRITING) {
                 if !timeouts.write.is_zero() && since(extra.stuck_since) > timeouts.write {
                     return self.close(ticket.slot, CloseReason::WriteTimeout);
+                }
+                let stuck = since(extra.stuck_since);
+                if self.holds_up_large(ticket, stuck) {
+                    return self.close(ticket.slot, CloseReason::OutputLimit);
                 }
             } else if extra.stuck_since != 0
                 && session.in_flight <= u32::from(session.flags.any(Flags::UPLOADING))

@@ -370,10 +370,10 @@ impl State {
             if conn.generation != ticket.generation {
                 return Poll::Ready(());
             }
-            let full = self.owner_is_full(conn);
+            let full = self.owner_is_full(conn) || self.is_backlogged(ticket.slot);
             let conn = &mut self.conns[ticket.slot as usize];
             if full {
-                // Only this client's own connection waits for it.
+                // Only this client's own connection waits for it; or another worker is behind.
                 conn.reader = Some(cx.waker().clone());
                 return Poll::Pending;
             }

@@ -2,6 +2,7 @@
 //! replies to the same caller become one run; parts of a large one are passed on.
 
 use super::{Broken, Conn, Sink};
+use crate::admission::LARGE_REPLY;
 use crate::backend::entry::{Entry, Marks, Ticket};
 
 /// A reply of which this much has arrived and more is to come is passed on in
@@ -134,6 +135,7 @@ impl Conn {
     pub(super) fn deliver_special<S: Sink>(&mut self, entry: &Entry, last: &[u8], sink: &mut S) {
         let carry = std::mem::take(&mut self.carry);
         let started = std::mem::take(&mut self.head_started);
+        self.head_is_over();
         let joined;
         let bytes = if carry.is_empty() {
             last
@@ -154,12 +156,33 @@ impl Conn {
         }
     }
 
+    /// More of the oldest reply has come, and more is to come.
+    fn measure_head(&mut self, part: &[u8]) {
+        if self.head_passed == 0 {
+            let first = if self.carry.is_empty() {
+                part
+            } else {
+                &self.carry
+            };
+            self.head_bytes = declared(first);
+            self.head_passed = self.carry.len() as u64;
+        }
+        self.head_passed += part.len() as u64;
+        self.head_bytes = self.head_bytes.max(self.head_passed);
+    }
+
+    fn head_is_over(&mut self) {
+        (self.head_passed, self.head_bytes) = (0, 0);
+        self.head_told_from = LARGE_REPLY;
+    }
+
     /// The beginning of a reply: passed on if it is large, kept if it is small.
     pub(super) fn keep_part<S: Sink>(&mut self, part: &[u8], sink: &mut S) -> Result<(), Broken> {
-        let Some(head) = self.in_flight.front() else {
+        let Some(head) = self.in_flight.front().copied() else {
             return Err(Broken::Unasked);
         };
         let kept = self.carry.len() + part.len();
+        self.measure_head(part);
         if head.marks.any(Marks::ANSWERED.with(Marks::SILENT)) {
             self.carry.clear();
             self.head_started = true;
@@ -184,6 +207,19 @@ impl Conn {
         }
         Ok(())
     }
+}
+
+/// How long a string is, by its header; 0 if that can not be told from it.
+fn declared(start: &[u8]) -> u64 {
+    let Some((b'$' | b'=', rest)) = start.split_first() else {
+        return 0;
+    };
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if rest.get(digits) != Some(&b'\r') {
+        return 0;
+    }
+    let text = std::str::from_utf8(&rest[..digits]).unwrap_or_default();
+    text.parse().unwrap_or(0)
 }
 
 /// Marks that keep a reply out of a run.
@@ -239,5 +275,19 @@ impl Run {
         if let Some(to) = self.to.take() {
             sink.replies(to, &input[self.start..self.stop], self.count);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::declared;
+
+    #[test]
+    fn a_string_says_how_long_it_is() {
+        assert_eq!(declared(b"$200000000\r\nxxx"), 200_000_000);
+        assert_eq!(declared(b"$2000"), 0);
+        assert_eq!(declared(b"$\r\n"), 0);
+        assert_eq!(declared(b"*3\r\n$5\r\n"), 0);
+        assert_eq!(declared(b""), 0);
     }
 }

@@ -262,7 +262,12 @@ async fn closed(socket: &mut Stream) {
 /// Says goodbye and waits, for as long as it takes, until the node has closed
 /// its end: until then the node counts the connection, and so does the ledger. A
 /// node that is gone for good is noticed by the socket's own keepalive.
-pub fn close_politely(mut socket: Stream, slot: Option<Slot>) {
+pub fn close_politely(socket: Stream, slot: Option<Slot>) {
+    close_holding(socket, slot, ());
+}
+
+/// The same; `held` is dropped when the node has closed its end.
+pub fn close_holding<T: 'static>(mut socket: Stream, slot: Option<Slot>, held: T) {
     if let Some(slot) = &slot {
         slot.set_phase(Phase::Closing);
     }
@@ -270,6 +275,7 @@ pub fn close_politely(mut socket: Stream, slot: Option<Slot>) {
         end(&mut socket).await;
         drop(socket);
         drop(slot);
+        drop(held);
     });
 }
 

@@ -6,7 +6,7 @@ use super::BackendTls;
 use crate::config::Secret;
 use crate::config::definition::section;
 use crate::config::kind::{
-    Choice, Count, DAY, GIB, HOUR, HostPort, HostPorts, KIB, MILLISECOND, OptionalPassword,
+    Choice, Count, DAY, GIB, HOUR, HostPort, HostPorts, KIB, MIB, MILLISECOND, OptionalPassword,
     OptionalText, Size, Switch, Time,
 };
 
@@ -160,6 +160,13 @@ section! {
         /// than taking a connection.
         large_request: u64 = Size::from_to(KIB, GIB),
             default "64KiB", changes Live;
+
+        /// Replies of 4 MiB and more, in bytes of all of them together, that Redis may have to hold
+        /// at once for requests that are known to have such replies. These go over leases, a few
+        /// at a time, and others wait, up to `timeouts.request`. Redis builds a reply whole before
+        /// it sends any of it, so this is memory of Redis; a reply larger than this goes alone.
+        large_replies_max: u64 = Size::from_to(MIB, 1024 * GIB),
+            default "512MiB", changes Live;
 
         /// The first pause before Weir dials again after a failure. Each further
         /// one is twice as long, with jitter, so that a Redis that comes
