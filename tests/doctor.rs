@@ -186,7 +186,33 @@ mod against_what_is_usual {
 
     #[test]
     fn a_slow_redis_is_told_from_a_busy_one() {
-        let redis = RedisServer::with(&["--enable-debug-command", "yes"]);
+        let mut redis = RedisServer::start();
+        let weir = weir(&redis, "");
+        make_usual(&weir);
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let _over = Over(&is_over);
+            scope.spawn(|| ask_while(&weir, 20, || !is_over.load(Relaxed)));
+            // No command of anybody's: the process gets no processor.
+            scope.spawn(|| {
+                while !is_over.load(Relaxed) {
+                    redis.stop();
+                    thread::sleep(Duration::from_millis(200));
+                    redis.cont();
+                    thread::sleep(Duration::from_millis(20));
+                }
+            });
+            let said = wait_for(&weir, "slow_node");
+            assert!(said.contains("99% of commands took up to"), "{said}");
+        });
+    }
+
+    #[test]
+    fn a_slow_command_is_named() {
+        const BUSY: &str = "local t = redis.call('TIME'); local from = t[1] * 1000000 + t[2]; \
+                            repeat t = redis.call('TIME') \
+                            until t[1] * 1000000 + t[2] > from + 100000";
+        let redis = RedisServer::start();
         let weir = weir(&redis, "");
         make_usual(&weir);
         let is_over = AtomicBool::new(false);
@@ -194,13 +220,13 @@ mod against_what_is_usual {
             let _over = Over(&is_over);
             scope.spawn(|| ask_while(&weir, 20, || !is_over.load(Relaxed)));
             scope.spawn(|| {
-                let mut saboteur = redis.client();
+                let mut reports = weir.client();
                 while !is_over.load(Relaxed) {
-                    saboteur.expect_command(&["DEBUG", "SLEEP", "0.2"], "+OK\r\n");
+                    reports.command(&["EVAL", BUSY, "0"]);
                 }
             });
-            let said = wait_for(&weir, "slow_node");
-            assert!(said.contains("99% of commands took up to"), "{said}");
+            let said = wait_for(&weir, "slow_command");
+            assert!(said.contains("EVAL took "), "{said}");
         });
     }
 

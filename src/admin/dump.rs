@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
-use crate::metrics::{Event, Journal, RouteSample, Sample, utc};
+use crate::metrics::{Event, Journal, RouteSample, Sample, SlowEntry, SlowLog, utc};
 
 /// In Markdown: steps of ten seconds that are shown, the last ten minutes.
 const TENS_SHOWN: usize = 60;
@@ -46,6 +46,34 @@ pub fn events_json(journal: &Journal, count: usize) -> String {
     );
     text += "]\n";
     text
+}
+
+/// The slow log, newest first, as a JSON array.
+pub fn slow_log_json(log: &SlowLog) -> String {
+    let mut text = String::from("[");
+    list(&mut text, log.last(usize::MAX).iter().map(slow_entry_json));
+    text += "]\n";
+    text
+}
+
+fn slow_entry_json(entry: &SlowEntry) -> Value {
+    json!({
+        "number": entry.number,
+        "at": utc::rfc3339(utc::from_unix_millis(entry.at)),
+        "total_us": entry.total_us,
+        "waited_us": entry.waited_us(),
+        "backend_us": entry.backend_us,
+        "command": entry.command,
+        "key": entry.key,
+        "request_bytes": entry.request_bytes,
+        "reply_bytes": entry.reply_bytes,
+        "route": entry.route,
+        "node": entry.node,
+        "client": entry.client,
+        "address": entry.address,
+        "user": entry.user,
+        "name": entry.name,
+    })
 }
 
 /// One value a line: such a file can be searched by line.

@@ -27,7 +27,7 @@ use tokio::time::{sleep, timeout};
 use super::doctor::{self, Finding};
 use super::dump;
 use super::overview::Span;
-use crate::metrics::{CONTENT_TYPE as EXPOSITION_TYPE, Exposition, Journal};
+use crate::metrics::{CONTENT_TYPE as EXPOSITION_TYPE, Exposition, Journal, SlowLog};
 use crate::net::{ADMIN_CONNECTIONS, accept_fault, listen_tcp};
 
 /// Connections served at once: a few scrapers, probes and people. More are
@@ -86,6 +86,8 @@ pub struct Handlers {
     pub overview: Overview,
     /// For the record and the events.
     pub journal: Arc<Journal>,
+    /// For the slow log.
+    pub slow_log: Arc<SlowLog>,
 }
 
 /// An admin server that has its address and waits to be run.
@@ -275,6 +277,12 @@ const PAGES: &[Page] = &[
         answer: events,
     },
     Page {
+        path: "/slowlog.json",
+        method: Method::GET,
+        about: "the commands that took long, newest first, as JSON",
+        answer: slow_log,
+    },
+    Page {
         path: "/config.json",
         method: Method::GET,
         about: "the settings in force by their full names, passwords hidden, as JSON",
@@ -393,6 +401,11 @@ const EVENTS_SHOWN: usize = 500;
 fn events(handlers: &Handlers) -> Answer {
     let events = dump::events_json(&handlers.journal, EVENTS_SHOWN);
     typed(StatusCode::OK, JSON, events)
+}
+
+fn slow_log(handlers: &Handlers) -> Answer {
+    let entries = dump::slow_log_json(&handlers.slow_log);
+    typed(StatusCode::OK, JSON, entries)
 }
 
 fn settings(handlers: &Handlers) -> Answer {

@@ -15,6 +15,9 @@ const MARKED_MAX: usize = 256;
 /// How many questions long one is remembered: a minute at one a second.
 const MARKED_FOR: u64 = 60;
 
+/// From one question to the next, what a command took of the node weighs so much less.
+const FADES: f64 = 0.8;
+
 /// Of an argument so many bytes tell it from others: Redis cuts longer ones in its slow log
 /// behind 128 bytes.
 const TOLD_BY: usize = 100;
@@ -26,6 +29,8 @@ struct Account {
     micros: u64,
     /// Of one call, in microseconds, as of late.
     mean: Option<f64>,
+    /// What all its calls took of late, in microseconds: older ones weigh less and less.
+    lately: f64,
 }
 
 /// What a node's commands cost.
@@ -48,6 +53,9 @@ impl Costs {
     pub fn learn_stats(&mut self, info: &str, slow_above: f64) {
         self.asked += 1;
         let asked = self.asked;
+        for account in self.accounts.values_mut() {
+            account.lately *= FADES;
+        }
         self.marked.retain(|_, (_, at)| *at + MARKED_FOR > asked);
         let (mut calls_all, mut micros_all) = (0, 0);
         for (name, calls, micros) in info.lines().filter_map(stat) {
@@ -64,6 +72,10 @@ impl Costs {
             (account.calls, account.micros) = (calls, micros);
             if calls_new == 0 {
                 continue;
+            }
+            if asked > 1 {
+                // What was before the first question may be days old.
+                account.lately += micros_new as f64;
             }
             let mean = micros_new as f64 / calls_new as f64;
             let mean = account.mean.map_or(mean, |before| (before + mean) / 2.0);
@@ -105,6 +117,23 @@ impl Costs {
     /// What one call takes, in microseconds, as of late; `None` if nobody has called it.
     pub fn mean(&self, name: &str) -> Option<f64> {
         self.accounts.get(name)?.mean
+    }
+
+    /// The part of the time of all commands that each took of late, from 0 to 1, the most
+    /// first: at most `count` names.
+    pub fn greediest(&self, count: usize) -> Vec<(&str, f64)> {
+        let all: f64 = self.accounts.values().map(|account| account.lately).sum();
+        if all <= 0.0 {
+            return Vec::new();
+        }
+        let shares = self.accounts.iter();
+        let mut shares: Vec<(&str, f64)> = shares
+            .map(|(name, account)| (&**name, account.lately / all))
+            .filter(|(_, share)| *share > 0.0)
+            .collect();
+        shares.sort_by(|one, other| other.1.total_cmp(&one.1));
+        shares.truncate(count);
+        shares
     }
 
     /// How often it was called since the node began to count.
@@ -177,6 +206,27 @@ mod tests {
         costs.learn_stats(&stats((10, 50), (0, 0)), 1_000.0);
         assert_eq!(costs.mean("get"), Some(3.5));
         assert_eq!(costs.quick_mean(), Some(5.0));
+    }
+
+    #[test]
+    fn the_greediest_are_those_of_late() {
+        let mut costs = Costs::default();
+        costs.learn_stats(&stats((1_000, 900_000), (0, 0)), 1_000.0);
+        assert_eq!(costs.greediest(5), [], "of before the first question");
+        costs.learn_stats(&stats((1_001, 901_000), (3, 3_000)), 1_000.0);
+        assert_eq!(costs.greediest(5), [("eval", 0.75), ("get", 0.25)]);
+        assert_eq!(costs.greediest(1).len(), 1);
+        for round in 1..=20 {
+            costs.learn_stats(
+                &stats((1_001 + round, 901_000 + round * 1_000), (3, 3_000)),
+                1_000.0,
+            );
+        }
+        let greediest = costs.greediest(1);
+        assert!(
+            greediest[0].0 == "get" && greediest[0].1 > 0.9,
+            "{greediest:?}"
+        );
     }
 
     #[test]

@@ -244,5 +244,6 @@ fn handlers(proxy: &Arc<Proxy>) -> Handlers {
         doctor: Box::new(move || admin::findings(&patient)),
         overview: Box::new(move |span| admin::overview(&shown, span)),
         journal: proxy.journal.clone(),
+        slow_log: proxy.slow_log.clone(),
     }
 }

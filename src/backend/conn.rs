@@ -10,6 +10,7 @@ mod facts;
 mod monitor;
 mod shared;
 mod sink;
+mod slow;
 
 use std::collections::VecDeque;
 use std::io;
@@ -32,6 +33,7 @@ use crate::resp::{ReplyScanner, Version};
 pub use exclusive::first_bulk;
 pub use facts::is_about_node;
 pub use sink::{Broken, Sink};
+pub use slow::{SlowReplies, SlowReply};
 
 /// Commands that were written together.
 #[derive(Debug)]
@@ -94,6 +96,8 @@ pub struct Conn {
     pub admission: u16,
     /// Replies to be counted.
     pub answered: Answered,
+    /// Replies that came late.
+    pub slow: SlowReplies,
     /// Its place in the budget; `None` while waiting, and for a link.
     pub slot: Option<Slot>,
     /// What it is used for.
@@ -178,12 +182,16 @@ pub struct Conn {
     carry: Vec<u8>,
     /// Parts of the oldest reply have been passed on (or thrown away).
     head_started: bool,
+    /// How many bytes those had.
+    streamed: usize,
     /// How many bytes of it have come.
     head_passed: u64,
     /// How many it has at least: those, or what its header says.
     head_bytes: u64,
     /// From so many on somebody is to be told.
     head_told_from: u64,
+    /// How many commands had no reply when the last read began.
+    before_read: usize,
 }
 
 impl Conn {
@@ -200,6 +208,7 @@ impl Conn {
             io: Io::Opening,
             admission: 0,
             answered: Answered::default(),
+            slow: SlowReplies::default(),
             slot: None,
             kind,
             lane,
@@ -244,6 +253,8 @@ impl Conn {
             head_passed: 0,
             head_bytes: 0,
             head_told_from: LARGE_REPLY,
+            streamed: 0,
+            before_read: 0,
         }
     }
 
@@ -428,6 +439,7 @@ impl Conn {
         self.progress_at = now;
         self.heard_at = now;
         let (before, counted) = (self.in_flight.len(), self.answered.count);
+        self.before_read = before;
         let outcome = match self.mode {
             Mode::Shared => self.receive_shared(input, sink),
             Mode::Exclusive(owner) => self.receive_exclusive(owner, input, sink),

@@ -23,7 +23,9 @@ pub use budget::{
     BudgetLimits, Kind, Ledger, LedgerSnapshot, Link, Partition, Phase, Refused, RefusedBecause,
     SharedGrant, SharedReady, SharedWait, Slot,
 };
-pub use conn::{Broken, Conn, Held, Io, Mode, Sink, first_bulk, is_about_node};
+pub use conn::{
+    Broken, Conn, Held, Io, Mode, Sink, SlowReplies, SlowReply, first_bulk, is_about_node,
+};
 pub use credential::{Credential, Credentials, User, UserId};
 pub use entry::{Entry, Marks, Ticket};
 pub use node::{

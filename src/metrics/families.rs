@@ -123,6 +123,8 @@ impl Metrics {
         });
         let help = "Batches of commands written to nodes.";
         self.counter(out, "weir_backend_flushes_total", help, |m| &m.flushes);
+        let help = "Commands that took longer than slow_log_threshold.";
+        self.counter(out, "weir_slow_commands_total", help, |m| &m.commands_slow);
         let help = "Commands sent over another worker's connection.";
         self.counter(out, "weir_commands_handed_over_total", help, |m| {
             &m.handed_over

@@ -9,7 +9,8 @@
 //! process runs (labels are the configured routes and the reasons of
 //! [`reason`]), and the cost of counting does not depend on who reads.
 //!
-//! What happens now and then is in the [`Journal`], with numbers over time beside it.
+//! What happens now and then is in the [`Journal`], with numbers over time beside it; single
+//! commands that took long are in the [`SlowLog`].
 
 mod counter;
 mod exposition;
@@ -19,6 +20,7 @@ mod journal;
 pub mod reason;
 pub mod record;
 mod registry;
+mod slow_log;
 mod tally;
 pub mod utc;
 mod worker;
@@ -32,5 +34,6 @@ pub use reason::{
 };
 pub use record::{NodeSample, RESOLUTIONS, RouteSample, Sample, Samples};
 pub use registry::Metrics;
+pub use slow_log::{KEY_MAX, SlowEntry, SlowLog};
 pub use tally::Tally;
 pub use worker::WorkerMetrics;

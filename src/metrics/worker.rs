@@ -31,6 +31,8 @@ pub struct WorkerMetrics {
     pub flushes: Counter,
     /// Commands sent to nodes, repeated ones included.
     pub backend_commands: Counter,
+    /// Commands answered by a node that took longer than the slow log's threshold.
+    pub commands_slow: Counter,
     /// Commands sent over another worker's connection.
     pub handed_over: Counter,
     /// Commands sent to a node again after their connection was lost.

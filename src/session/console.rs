@@ -208,7 +208,7 @@ impl State {
 }
 
 /// What a client calls itself, printable and short.
-fn shown(name: &[u8]) -> String {
+pub(super) fn shown(name: &[u8]) -> String {
     const SHOWN_MAX: usize = 128;
     name[..name.len().min(SHOWN_MAX)].escape_ascii().to_string()
 }

@@ -57,6 +57,7 @@ mod refused;
 mod registry;
 mod reply_size;
 mod room;
+mod slow;
 mod stall;
 mod subscribe;
 mod tick;

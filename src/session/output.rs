@@ -506,7 +506,9 @@ impl State {
         let mut redirected = Vec::new();
         let mut heeded = Vec::new();
         self.look_at_gate(index);
+        let slow_before = self.slow_before();
         let conn: &mut Conn = &mut self.conns[index as usize];
+        conn.slow.before = slow_before;
         let front = &self.fronts[self.lanes[conn.lane as usize].route as usize];
         front.metrics.backend_bytes_in.add(bytes.len() as u64);
         let mut sink = SessionSink {
@@ -527,11 +529,15 @@ impl State {
         sink.end_corrected();
         let (now, gate_index) = (sink.now, conn.admission);
         let answered = std::mem::take(&mut conn.answered);
+        let slow = (conn.slow.count > 0).then(|| std::mem::take(&mut conn.slow));
         let mut has_line = false;
         if let (Kind::Shared, Some(front)) = (conn.kind, self.gates.get_mut(gate_index as usize)) {
             let gate = &mut front.gate;
             gate.answered(answered.count, answered.heavy, answered.newest, now);
             has_line = gate.has_line();
+        }
+        if let Some(slow) = slow {
+            self.note_slow(index, slow);
         }
         self.recount_conn_memory(index);
         for (entry, reply) in inspect {

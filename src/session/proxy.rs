@@ -29,7 +29,7 @@ use crate::backend::{BudgetLimits, Partition, Ticket};
 use crate::blocking::Places;
 use crate::config::{self, Config};
 use crate::discovery::Deployment;
-use crate::metrics::{Journal, Latch, Metrics, WorkerMetrics};
+use crate::metrics::{Journal, Latch, Metrics, SlowLog, WorkerMetrics};
 use crate::net::tls::Renew;
 use crate::pubsub::Audience;
 
@@ -78,6 +78,8 @@ pub struct Proxy {
     pub metrics: Arc<Metrics>,
     /// What happened.
     pub journal: Arc<Journal>,
+    /// Commands that took long.
+    pub slow_log: Arc<SlowLog>,
     /// When the process started.
     pub started: Instant,
     mailboxes: Vec<UnboundedSender<Message>>,
@@ -319,6 +321,7 @@ impl Proxy {
             limits,
             metrics,
             journal,
+            slow_log: Arc::new(SlowLog::new()),
             started,
             loads: (0..workers).map(|_| AtomicU32::new(0)).collect(),
             held: (0..workers).map(|_| AtomicUsize::new(0)).collect(),

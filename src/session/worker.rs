@@ -135,6 +135,8 @@ pub struct State {
     pub(super) late_tick: bool,
     /// What is kept for clients.
     pub(super) memory: Memory,
+    /// How many entries of the slow log it may make.
+    pub(super) slow_pace: super::slow::SlowPace,
     /// Feeds, and who is subscribed over them.
     pub(super) pubsub: Fanout,
     /// No new clients are taken; those that are idle are closed.
@@ -236,6 +238,7 @@ impl Worker {
                 ticked_at: 0,
                 late_tick: false,
                 memory,
+                slow_pace: Default::default(),
                 pubsub: Fanout::default(),
                 draining: None,
             }),

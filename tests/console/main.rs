@@ -5,5 +5,6 @@
 
 mod commands;
 mod record;
+mod slow_log;
 #[path = "../support/mod.rs"]
 mod support;

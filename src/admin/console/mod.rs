@@ -8,6 +8,7 @@
 mod act;
 mod server;
 mod show;
+mod slow_log;
 mod table;
 
 use std::cell::RefCell;
@@ -79,7 +80,7 @@ impl Console {
                 "ERR wrong number of arguments for 'weir|{name}' command"
             ));
         }
-        let changes = row.changes || is_set(row.sub, arguments);
+        let changes = row.changes || is_change(row.sub, arguments);
         let answer = self.run_row(row, caller, args).await;
         if changes {
             self.audit(row, caller, arguments, &answer);
@@ -103,6 +104,7 @@ impl Console {
             Sub::Limits => self.limits(&rest),
             Sub::Shed => Ok(self.shed()),
             Sub::Events => self.events(&rest),
+            Sub::Slowlog => self.slow_log(&rest),
             Sub::Record => self.record(&rest),
             Sub::Config => self.config(&rest),
             Sub::Check => self.check(),
@@ -145,11 +147,15 @@ fn error(text: &str) -> Value {
     Value::error(text.replace(['\r', '\n'], " "))
 }
 
-fn is_set(sub: Sub, arguments: &[Vec<u8>]) -> bool {
-    matches!(sub, Sub::Config | Sub::Limits)
-        && arguments
-            .first()
-            .is_some_and(|word| word.eq_ignore_ascii_case(b"set"))
+fn is_change(sub: Sub, arguments: &[Vec<u8>]) -> bool {
+    let changing: &[u8] = match sub {
+        Sub::Config | Sub::Limits => b"set",
+        Sub::Slowlog => b"reset",
+        _ => return false,
+    };
+    arguments
+        .first()
+        .is_some_and(|word| word.eq_ignore_ascii_case(changing))
 }
 
 /// The command as it is told in the audit: passwords hidden.
@@ -179,6 +185,6 @@ mod tests {
         let arguments: Vec<Vec<u8>> = arguments.iter().map(|it| (*it).into()).collect();
         let text = described(row, &arguments);
         assert_eq!(text, "WEIR CONFIG SET a.password (hidden) b c\\r\\n");
-        assert!(is_set(Sub::Config, &arguments) && !is_set(Sub::Kill, &arguments));
+        assert!(is_change(Sub::Config, &arguments) && !is_change(Sub::Kill, &arguments));
     }
 }

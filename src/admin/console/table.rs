@@ -34,6 +34,8 @@ pub enum Sub {
     Resume,
     /// `SHED`
     Shed,
+    /// `SLOWLOG`
+    Slowlog,
 }
 
 /// What is known of one subcommand.
@@ -50,7 +52,7 @@ pub struct Row {
     /// What it does, in one line.
     pub about: &'static str,
     /// It changes something: each use leaves an audit line. (`CONFIG` and `LIMITS` do so
-    /// with `SET` only.)
+    /// with `SET` only, `SLOWLOG` with `RESET`.)
     pub changes: bool,
 }
 
@@ -74,6 +76,7 @@ pub const ROWS: &[Row] = &[
     row(Sub::Reload, "RELOAD", "", (0, 0), "Read the configuration file again: all that changed is put into force, or nothing and why.", true),
     row(Sub::Resume, "RESUME", "[ROUTE name]", (0, 2), "End a pause.", true),
     row(Sub::Shed, "SHED", "", (0, 0), "What was refused since the start, by route and reason.", false),
+    row(Sub::Slowlog, "SLOWLOG", "[GET count | LEN | RESET]", (0, 2), "Commands that took longer than process.slow_log_threshold, newest first: how long, where, whose.", false),
 ];
 
 const fn row(

@@ -1,6 +1,9 @@
 //! What is known of each route, collected.
 
-use super::evidence::{Evidence, IdentityEvidence, NodeEvidence, Rates};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::evidence::{Evidence, IdentityEvidence, NodeEvidence, Rates, SlowCommand};
 use crate::backend::{Kind, Node};
 use crate::metrics::{RouteSample, Sample};
 use crate::router::Role;
@@ -8,6 +11,9 @@ use crate::session::{Proxy, Route};
 
 /// Identities that are looked at.
 const IDENTITIES: usize = 16;
+
+/// Commands that are looked at.
+const COMMANDS: usize = 5;
 
 /// "Now", in milliseconds: long enough for a rate, short enough to be now.
 const NOW: u64 = 10_000;
@@ -59,7 +65,7 @@ fn of_route(proxy: &Proxy, index: usize, route: &Route, timeline: &[Sample]) -> 
         budget: sum(&|ledger| ledger.limits.max_connections),
         connections_waiting: sum(&|ledger| ledger.waiting.iter().sum()),
         nodes,
-        slow: Vec::new(),
+        slow: slow_commands(&snapshot.nodes),
     }
 }
 
@@ -76,6 +82,27 @@ fn identities(proxy: &Proxy, route: &str) -> Vec<IdentityEvidence> {
         idle_oldest: identity.idle.map(|idle| idle.oldest),
     })
     .collect()
+}
+
+/// The commands of which single ones are slow and that take the most of a node's time.
+fn slow_commands(nodes: &[Arc<Node>]) -> Vec<SlowCommand> {
+    let mut slow = Vec::new();
+    for node in nodes {
+        let slow_above = node.settings().overload.slow_above;
+        let costs = node.costs();
+        for (name, share) in costs.greediest(COMMANDS) {
+            let micros = costs.mean(name).unwrap_or(0.0);
+            let each = Duration::from_micros(micros as u64);
+            // A quick command that is asked very often is traffic, not a slow command.
+            if each >= slow_above {
+                let name = name.to_owned();
+                slow.push(SlowCommand { name, share, each });
+            }
+        }
+    }
+    slow.sort_by(|one, other| other.share.total_cmp(&one.share));
+    slow.truncate(COMMANDS);
+    slow
 }
 
 fn of_node(node: &Node, role: Role) -> NodeEvidence {

@@ -32,6 +32,7 @@ impl Fixture {
             doctor: Box::new(Vec::new),
             overview: Box::new(|span| format!("{{\"span\":{}}}", span as usize)),
             journal: Arc::new(Journal::new()),
+            slow_log: Arc::default(),
         };
         let server = AdminServer::bind((Ipv4Addr::LOCALHOST, 0).into(), handlers).unwrap();
         let addr = server.local_addr().unwrap();
@@ -291,6 +292,7 @@ fn an_address_that_is_taken_is_known_before_anything_runs() {
         doctor: Box::new(Vec::new),
         overview: Box::new(|_| String::new()),
         journal: Arc::new(Journal::new()),
+        slow_log: Arc::default(),
     };
     let first = AdminServer::bind((Ipv4Addr::LOCALHOST, 0).into(), handlers()).unwrap();
     let second = AdminServer::bind(first.local_addr().unwrap(), handlers());

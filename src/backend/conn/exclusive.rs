@@ -60,6 +60,7 @@ impl Conn {
     ) -> Result<(), Broken> {
         if self.head_started {
             let entry = self.in_flight.pop_front().ok_or(Broken::Unasked)?;
+            self.look_at_time(&entry, frame);
             self.ring.acknowledge(entry.len as usize);
             self.deliver_special(&entry, frame, sink);
             return Ok(());
@@ -83,6 +84,7 @@ impl Conn {
         let Some(entry) = self.in_flight.pop_front() else {
             return Err(Broken::Unasked);
         };
+        self.look_at_time(&entry, frame);
         self.ring.acknowledge(entry.len as usize);
         if entry.marks.any(Marks::EXEC) && frame.first() == Some(&b'-') {
             // The end of the transaction was refused: it may still be open.
@@ -111,6 +113,15 @@ impl Conn {
             sink.replies(entry.to, frame, 1);
         }
         Ok(())
+    }
+
+    /// To be called before the request is given up.
+    #[inline]
+    fn look_at_time(&mut self, entry: &Entry, frame: &[u8]) {
+        if entry.at < self.slow.before {
+            let nth = self.before_read.saturating_sub(self.in_flight.len() + 1);
+            self.note_slow(entry, nth, 0, frame.len());
+        }
     }
 }
 

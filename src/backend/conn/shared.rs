@@ -46,6 +46,11 @@ impl Conn {
             };
             *acknowledged += entry.len as usize;
             self.count(&entry);
+            if entry.at < self.slow.before {
+                let nth = self.answered.count as usize - 1;
+                let start = *acknowledged - entry.len as usize;
+                self.note_slow(&entry, nth, start, end - position);
+            }
             let looks = self.heeds && (input[position] == b'-' || entry.marks.any(Marks::HEEDED));
             if looks && self.heed(&entry, &input[position..end], *acknowledged, sink) {
                 run.end(input, sink);
@@ -136,6 +141,7 @@ impl Conn {
         let carry = std::mem::take(&mut self.carry);
         let started = std::mem::take(&mut self.head_started);
         self.head_is_over();
+        self.streamed = 0;
         let joined;
         let bytes = if carry.is_empty() {
             last
@@ -186,6 +192,7 @@ impl Conn {
         if head.marks.any(Marks::ANSWERED.with(Marks::SILENT)) {
             self.carry.clear();
             self.head_started = true;
+            self.streamed += kept;
         } else if head.marks.any(Marks::WHOLE.with(Marks::HEEDED)) {
             if kept > self.whole_max {
                 return Err(Broken::TooLarge);
@@ -194,6 +201,7 @@ impl Conn {
         } else if self.head_started || kept >= STREAM_FROM {
             let (to, link) = (head.to, head.marks.any(Marks::LINK));
             self.head_started = true;
+            self.streamed += kept;
             let carry = std::mem::take(&mut self.carry);
             for piece in [carry.as_slice(), part] {
                 if link {

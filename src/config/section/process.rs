@@ -37,6 +37,18 @@ section! {
         buffer_memory_max: u64 = Size::from_to(16 * MIB, 1024 * GIB),
             default "1GiB", changes Live;
 
+        /// A command that took longer from its arrival to its reply is in the slow log, with
+        /// who sent it, its first key, and how long it waited and how long Redis took (`WEIR
+        /// SLOWLOG`, `/slowlog.json`). Of each worker 64 a second at most; the rest is counted.
+        /// Blocking commands do not count. The default is that of Redis's own slow log.
+        slow_log_threshold: Duration = Time::from_to(Duration::from_micros(100), HOUR).or_zero("off"),
+            default "10ms", changes Live;
+
+        /// Slow commands that are kept, the newest: as many as Redis keeps of its own. One
+        /// takes about 400 bytes. Fewer hold from the next slow command on.
+        slow_log_entries: usize = Count::from_to(0, 10_000),
+            default 128, changes Live;
+
         /// How often Weir looks whether a file of certificates has changed. Ten seconds are
         /// soon enough for what is renewed weeks before it expires, and looking
         /// costs a system call for each file.
