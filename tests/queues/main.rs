@@ -61,6 +61,8 @@ fn live(users: &[User]) {
         [route.main.backend]
         address = "{backend}"
         max_connections = 24
+        # 70 consumers of a group take turns on what blocked clients may hold of these.
+        lease_wait = "15s"
         "#,
     );
     let watch = ConnectionWatch::start(&redis);
