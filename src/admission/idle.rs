@@ -6,7 +6,7 @@ use std::time::Duration;
 /// may idle for less long.
 pub const NEARLY_FULL: f64 = 0.8;
 
-/// The idle timeout in force: the whole up to [`NEARLY_FULL`], the least when every place is
+/// The idle timeout in force: the whole up to `NEARLY_FULL`, the least when every place is
 /// taken, and between these less by the same factor for each client more. A timeout of zero
 /// is none, however full it is.
 pub fn idle_timeout(whole: Duration, least: Duration, taken: usize, max: usize) -> Duration {

@@ -5,8 +5,8 @@
 //! What is taken is given back on drop, so that every way out of a session is safe. [`gate`]
 //! is one worker's, entered for each command.
 //!
-//! Who is counted with whom is [`identity`], which rules there are [`rules`], the account of
-//! it all, pure, [`book`]; [`Limits`] is the shell that workers share.
+//! Who is counted with whom is `identity.rs`, which rules there are `rules.rs`, the account of
+//! it all, pure, `book.rs`; [`Limits`] is the shell that workers share.
 
 mod book;
 mod breaker;

@@ -19,8 +19,8 @@ use std::time::{Duration, SystemTime};
 
 use super::record::Samples;
 
-/// Events kept: days of normal running. With texts of at most [`TEXT_MAX`] bytes and
-/// [`FACTS_MAX`] facts an event takes 400 bytes as a rule and 3 KiB at the worst: the
+/// Events kept: days of normal running. With texts of at most `TEXT_MAX` bytes and
+/// `FACTS_MAX` facts an event takes 400 bytes as a rule and 3 KiB at the worst: the
 /// journal takes 1.6 MB as a rule when it is full, and never more than 13 MB.
 pub const EVENTS_MAX: usize = 4096;
 

@@ -16,7 +16,7 @@ use crate::metrics::{Event, EventKind};
 /// in seconds.
 const OVER_AFTER: u64 = 10;
 
-/// See the [module](self).
+/// Which requests have large replies, and how many of those may be under way.
 #[derive(Debug, Default)]
 pub struct Large {
     is_any: AtomicBool,
