@@ -42,9 +42,11 @@ impl ConnectionWatch {
         };
         watch.look();
         let thread = std::thread::spawn(move || {
+            // The last look is after the end: a test may be over before the thread has begun.
             while !stopping.load(Ordering::Relaxed) {
                 watch.look();
             }
+            watch.look();
             watch.seen
         });
         Self {
