@@ -8,7 +8,7 @@ use hashbrown::{HashMap, HashSet};
 use super::client::{Flags, NONE, Transaction};
 use super::failure::{self, Busy, Failure};
 use super::worker::State;
-use crate::backend::{Broken, Conn, Entry, Io, Marks, Mode, Ticket, close_politely};
+use crate::backend::{Broken, Conn, Entry, Io, Marks, Mode, Ticket, close_holding};
 use crate::config::OnLoss;
 use crate::metrics::{CloseReason, ErrorCause};
 
@@ -93,7 +93,8 @@ impl State {
                 drop(socket);
                 drop(slot);
             }
-            Io::Socket(socket) => close_politely(socket, slot),
+            // Until then it holds what it has of a large reply, too.
+            Io::Socket(socket) => close_holding(socket, slot, conn.large.take()),
             Io::Link(link) => self.link_closed(
                 link.worker(),
                 Ticket {
