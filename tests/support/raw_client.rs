@@ -114,14 +114,17 @@ impl RawClient {
     /// Reads as many bytes as `expected` has and panics unless they are the same.
     pub fn expect(&mut self, expected: impl AsRef<[u8]>) {
         let expected = expected.as_ref();
+        let mut is_prefix = expected.starts_with(&self.unread);
         while self.unread.len() < expected.len() {
-            let is_prefix = expected.starts_with(&self.unread);
+            let known = self.unread.len();
             match if is_prefix { self.read_more() } else { Ok(0) } {
-                Ok(read) if read > 0 => {}
+                Ok(read) if read > 0 => {
+                    is_prefix = expected[known..].starts_with(&self.unread[known..])
+                }
                 outcome => panic!(
-                    "expected \"{}\"\n     got \"{}\" ({})",
-                    expected.escape_ascii(),
-                    self.unread.escape_ascii(),
+                    "expected {}\n     got {} ({})",
+                    shown(expected),
+                    shown(&self.unread),
                     match outcome {
                         Err(error) => error.to_string(),
                         Ok(_) if is_prefix => "then the connection was closed".to_owned(),
@@ -134,9 +137,9 @@ impl RawClient {
         let got = std::mem::replace(&mut self.unread, rest);
         assert!(
             got == expected,
-            "expected \"{}\"\n     got \"{}\"",
-            expected.escape_ascii(),
-            got.escape_ascii()
+            "expected {}\n     got {}",
+            shown(expected),
+            shown(&got)
         );
     }
 
@@ -234,4 +237,19 @@ impl RawClient {
         self.unread.extend_from_slice(&chunk[..read]);
         Ok(read)
     }
+}
+
+/// Bytes as a failed test shows them: of many only the first and the last.
+fn shown(bytes: &[u8]) -> String {
+    const END: usize = 500;
+    if bytes.len() <= 2 * END {
+        return format!("\"{}\"", bytes.escape_ascii());
+    }
+    let (first, last) = (&bytes[..END], &bytes[bytes.len() - END..]);
+    format!(
+        "\"{}\" … \"{}\" ({} bytes)",
+        first.escape_ascii(),
+        last.escape_ascii(),
+        bytes.len()
+    )
 }
