@@ -247,6 +247,11 @@ impl State {
             connection.progress_at = self.clock.now();
             connection.streaming = false;
             connection.large = None;
+            // The client may not have taken the last reply yet, and the connection was not
+            // read meanwhile. Whoever has it next does not wait for that.
+            if let Some(reader) = connection.reader.take() {
+                reader.wake();
+            }
             if let Some(slot) = &connection.slot {
                 slot.set_free(Instant::now());
             }

@@ -143,6 +143,47 @@ fn a_client_s_own_connection_waits_for_it() {
     client.expect_command(&["UNWATCH"], "+OK\r\n");
 }
 
+/// The client of a lease has so much to read that the connection waits for it; then the lease
+/// is over. Whoever has the connection next does not wait for that client.
+#[test]
+fn a_connection_that_waited_for_a_client_serves_the_next() {
+    let redis = RedisServer::start();
+    let weir = weir(&redis, "workers = 1", "");
+    let mut slow = weir.client();
+    let reply = bulk(&with_large_value(&mut slow, 60 * KIB));
+    slow.expect_command(&["SET", "small", &"x".repeat(8 * KIB)], "+OK\r\n");
+    let mut expected = Vec::new();
+    let buffered = || weir.metric("weir_buffered_bytes", &[]) as usize;
+    wait_until("its socket is full", || {
+        slow.send(encode(&["GET", "large"]));
+        expected.extend(&reply);
+        buffered() > MIB / 2
+    });
+    wait_until("most of the window is full", || {
+        slow.send(encode(&["GET", "small"]));
+        expected.extend(bulk(&[b'x'; 8 * KIB]));
+        buffered() > MIB - 32 * KIB
+    });
+    let block: [&[&str]; 4] = [&["WATCH", "a"], &["MULTI"], &["GET", "large"], &["EXEC"]];
+    slow.send(
+        block
+            .iter()
+            .flat_map(|line| encode(line))
+            .collect::<Vec<u8>>(),
+    );
+    expected.extend(b"+OK\r\n+OK\r\n+QUEUED\r\n*1\r\n");
+    expected.extend(&reply);
+    wait_until("its lease is over", || {
+        weir.metric("weir_leases_granted_total", &[]) == 1.0
+            && weir.metric("weir_leases_held", &[]) == 0.0
+    });
+    let mut next = weir.client();
+    next.expect_command(&["WATCH", "a"], "+OK\r\n");
+    next.expect_command(&["GET", "large"], &reply);
+    next.expect_command(&["UNWATCH"], "+OK\r\n");
+    slow.expect(expected);
+}
+
 #[test]
 fn a_request_that_does_not_go_on_is_given_up() {
     let redis = RedisServer::start();
