@@ -51,7 +51,7 @@ fn a_full_redis_is_served_over_the_connections_that_are_there() {
         });
         first.expect_command(&["GET", "k"], "$1\r\nv\r\n");
         assert_eq!(weir.get("/readyz").0, 200);
-        assert!(weir.log().contains("maxclients"), "{}", weir.log());
+        wait_until("the log says why", || weir.log().contains("maxclients"));
         drop(crowd);
         // With room again, a transaction gets a connection of its own.
         wait_until("there is room again", || {
