@@ -228,6 +228,8 @@ impl State {
             .sessions
             .iter()
             .filter(|(_, session)| session.route == route && session.id != kill.caller)
+            // Who was refused was never a client, and goes by itself.
+            .filter(|(_, session)| !session.flags.any(Flags::REFUSED))
             .filter(|(_, session)| kill.filter.matches(&self.view(session), kill.caller))
             .map(|(slot, session)| session.ticket(slot as u32))
             .collect();
