@@ -5,10 +5,11 @@
 //! have a small concurrency of their own, so that quick ones need not queue behind them. Each
 //! class has its own line and is judged by itself. A line is judged by how long it takes and
 //! never by how many stand in it: thousands of clients of a fast node wait for each other for
-//! a moment, and that is no overload.
+//! a moment, and that is no overload. Nor are clients that send batches and wait for all of it.
 //!
 //! Pure: who waits is kept by the caller, who also says what time it is, in microseconds.
 
+use super::batches::Batches;
 use super::delay::DelayJudge;
 use super::drain::Drain;
 use super::in_flight::{Bounds, InFlightLimit};
@@ -88,6 +89,9 @@ struct Side {
     /// Shedding has just begun: those who have waited longest are to be given up.
     prune: bool,
     target: u64,
+    batches: Batches,
+    /// The target for those who come as they come now.
+    allowed: u64,
 }
 
 impl Side {
@@ -102,7 +106,14 @@ impl Side {
             shedding: false,
             prune: false,
             target,
+            batches: Batches::default(),
+            allowed: target,
         }
+    }
+
+    fn set_target(&mut self, target: u64) {
+        self.target = target;
+        self.allowed = (target as f64 * self.batches.factor()) as u64;
     }
 
     fn waits(&self) -> usize {
@@ -153,7 +164,7 @@ impl Gate {
     /// The settings have changed.
     pub fn set_limits(&mut self, limits: GateLimits) {
         self.limits = limits;
-        self.sides[Work::Quick as usize].target = limits.target;
+        self.sides[Work::Quick as usize].set_target(limits.target);
         self.set_slow(self.slow_cost, limits.slow);
     }
 
@@ -196,8 +207,8 @@ impl Gate {
         // Whoever is let in while others are refused is to be served in time. Before that a
         // line may grow for a moment: most bursts are over before anybody is refused.
         let bound = match side.shedding {
-            true => side.target,
-            false => 2 * side.target,
+            true => side.allowed,
+            false => 2 * side.allowed,
         };
         if wait <= bound {
             return Verdict::Wait;
@@ -206,9 +217,17 @@ impl Gate {
         Verdict::TooLong
     }
 
-    /// A command waits from now on.
-    pub fn joined(&mut self, work: Work, priority: Priority, now: u64) {
+    /// A command of `client` waits from now on. `idle`: nothing else of the client is under
+    /// way.
+    pub fn joined(
+        &mut self,
+        work: Work,
+        priority: Priority,
+        (client, idle): (u32, bool),
+        now: u64,
+    ) {
         let side = &mut self.sides[work as usize];
+        side.batches.joined(client, idle);
         side.waiting[priority as usize] += 1;
         side.open = 0;
         side.drain.begin(now);
@@ -289,7 +308,7 @@ impl Gate {
             return None;
         }
         let pace = side.drain.pace()?;
-        Some((pace * side.target as f64) as usize)
+        Some((pace * side.allowed as f64) as usize)
     }
 
     /// What one slow command takes the node, in microseconds, and how many may be in flight.
@@ -298,10 +317,10 @@ impl Gate {
         self.slow_cost = cost;
         let side = &mut self.sides[Work::Slow as usize];
         side.set_limit(limit.max(1));
-        side.target = match self.limits.target {
+        side.set_target(match self.limits.target {
             0 => 0,
             target => target + 4 * cost,
-        };
+        });
     }
 
     /// Corrects what drifts: how many commands of each class are really in flight.
@@ -328,13 +347,15 @@ impl Gate {
         };
         self.sides[0].set_limit(limit);
         for (work, side) in Work::ALL.into_iter().zip(&mut self.sides) {
+            side.batches.on_tick();
+            side.set_target(side.target);
             if side.target == 0 || side.waits() == 0 {
                 continue;
             }
             let way = if work == Work::Quick { round_trip } else { 0 };
             let too_long = side
                 .judge
-                .is_too_long(now, self.limits.interval, side.target + way);
+                .is_too_long(now, self.limits.interval, side.allowed + way);
             if too_long {
                 side.shed();
             }

@@ -14,6 +14,9 @@ const LIMITS: GateLimits = GateLimits {
     length: 1_000_000,
 };
 
+/// One that had nothing under way.
+const CLIENT: (u32, bool) = (1, true);
+
 /// Time passes in steps of so many microseconds.
 const STEP: u64 = 100;
 
@@ -49,6 +52,8 @@ struct World {
     served: Vec<Done>,
     refused: Vec<Done>,
     stalled: bool,
+    /// Clients that were seen once.
+    others: u32,
 }
 
 impl World {
@@ -68,15 +73,24 @@ impl World {
             served: Vec::new(),
             refused: Vec::new(),
             stalled: false,
+            others: 1_000_000,
         }
     }
 
+    /// A command of a client that is seen once.
     fn arrive(&mut self) {
+        self.others += 1;
+        self.arrive_from(self.others, true);
+    }
+
+    fn arrive_from(&mut self, client: u32, idle: bool) {
         if self.gate.takes(self.work) {
             return self.node.push_back(self.now);
         }
         if self.gate.judge(self.work, Priority::Normal) == Verdict::Wait {
-            self.gate.joined(self.work, Priority::Normal, self.now);
+            let from = (client, idle);
+            self.gate
+                .joined(self.work, Priority::Normal, from, self.now);
             return self.line.push_back(self.now);
         }
         self.refused.push(Done {
@@ -166,6 +180,36 @@ impl World {
     }
 }
 
+/// Clients that send a batch, wait for all answers, and send the next one.
+fn closed_in_batches(world: &mut World, clients: u32, length: usize, seconds: f64) {
+    let end = world.now + (seconds * 1e6) as u64;
+    let mut due: Vec<u32> = (0..clients).collect();
+    let mut under_way: VecDeque<(u32, usize)> = VecDeque::new();
+    let mut answered = world.served.len();
+    while world.now < end {
+        for client in due.drain(..) {
+            for place in 0..length {
+                world.arrive_from(client, place == 0);
+            }
+            under_way.push_back((client, length));
+        }
+        world.step();
+        // All are served in the order in which they came.
+        while answered < world.served.len() {
+            answered += 1;
+            let front = under_way.front_mut().expect("somebody was answered");
+            front.1 -= 1;
+            if front.1 == 0 {
+                due.push(front.0);
+                under_way.pop_front();
+            }
+        }
+        if !world.refused.is_empty() {
+            return;
+        }
+    }
+}
+
 fn percentile(done: &[Done], share: f64) -> u64 {
     let mut took: Vec<u64> = done.iter().map(|done| done.took).collect();
     took.sort_unstable();
@@ -215,6 +259,19 @@ fn nine_thousand_busy_clients_of_a_fast_node_are_no_overload() {
     assert!(rate > 120_000.0, "{rate}");
     let limit = world.gate.limit(Work::Quick);
     assert!((600..3_000).contains(&limit), "{limit} in flight");
+}
+
+/// What redis-benchmark does with `-P 32` and commands of 200 microseconds.
+#[test]
+fn clients_that_send_batches_and_wait_for_them_are_no_overload() {
+    let mut world = World::new(Work::Quick, 200);
+    closed_in_batches(&mut world, 50, 32, 6.0);
+    assert_eq!(world.refused.len(), 0);
+    assert!(percentile(&world.served, 0.5) > LIMITS.target);
+    // Ten times as many wait for longer than anybody should.
+    let mut world = World::new(Work::Quick, 200);
+    closed_in_batches(&mut world, 500, 32, 6.0);
+    assert!(!world.refused.is_empty());
 }
 
 #[test]
@@ -270,7 +327,7 @@ fn who_has_priority_is_let_in_before_the_others() {
     while gate.takes(Work::Quick) {}
     let mut now = 1;
     for _ in 0..1_000 {
-        gate.joined(Work::Quick, Priority::Low, now);
+        gate.joined(Work::Quick, Priority::Low, CLIENT, now);
     }
     for _ in 0..20 {
         now += 10_000;
@@ -294,7 +351,7 @@ fn a_full_line_takes_nobody() {
     while gate.takes(Work::Quick) {}
     for _ in 0..2 {
         assert_eq!(gate.judge(Work::Quick, Priority::Normal), Verdict::Wait);
-        gate.joined(Work::Quick, Priority::Normal, 1);
+        gate.joined(Work::Quick, Priority::Normal, CLIENT, 1);
     }
     assert_eq!(gate.judge(Work::Quick, Priority::High), Verdict::TooMany);
 }
@@ -303,7 +360,7 @@ fn a_full_line_takes_nobody() {
 fn slow_commands_do_not_close_the_gate_for_quick_ones() {
     let mut gate = Gate::new(LIMITS, 1);
     while gate.takes(Work::Slow) {}
-    gate.joined(Work::Slow, Priority::Normal, 1);
+    gate.joined(Work::Slow, Priority::Normal, CLIENT, 1);
     assert!(gate.takes(Work::Quick));
 }
 
@@ -311,7 +368,7 @@ fn slow_commands_do_not_close_the_gate_for_quick_ones() {
 fn nobody_passes_those_who_wait() {
     let mut gate = Gate::new(LIMITS, 1);
     while gate.takes(Work::Quick) {}
-    gate.joined(Work::Quick, Priority::Normal, 1);
+    gate.joined(Work::Quick, Priority::Normal, CLIENT, 1);
     gate.answered(10, 0, 0, 2);
     assert!(!gate.takes(Work::Quick));
     assert_eq!(gate.room(Work::Quick), 10);

@@ -8,6 +8,7 @@
 //! Who is counted with whom is `identity.rs`, which rules there are `rules.rs`, the account of
 //! it all, pure, `book.rs`; [`Limits`] is the shell that workers share.
 
+mod batches;
 mod book;
 mod breaker;
 pub mod cost;

@@ -422,6 +422,7 @@ impl State {
     fn line_up(&mut self, entry: Entry, work: Work, frame: &[u8]) {
         let lane_index = self.lane_of(entry.to);
         let session = &mut self.sessions[entry.to.slot as usize];
+        let from = (entry.to.slot, session.in_flight == 0);
         session.queued += 1;
         session.in_flight += 1;
         let priority = session.priority;
@@ -433,7 +434,7 @@ impl State {
         }
         lines.of(work, priority).push(entry, frame);
         self.memory.add_request(&mut lines.charged, frame.len());
-        node_gate.gate.joined(work, priority, entry.at);
+        node_gate.gate.joined(work, priority, from, entry.at);
     }
 
     /// Refuses a command, in its turn among its session's replies, and with it what its

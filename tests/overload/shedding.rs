@@ -84,3 +84,24 @@ fn a_crowd_of_busy_clients_is_no_overload() {
     // Some had to wait in Weir for a moment, and nobody was refused.
     assert!(weir.metric("weir_queue_time_seconds_count", &[]) > 0.0);
 }
+
+/// As many deep pipelines as people like to try: everybody's batch takes longer than the target,
+/// and nobody asks for more than is served.
+#[test]
+fn clients_that_wait_for_their_batches_are_no_overload() {
+    let redis = RedisServer::start();
+    let weir = weir(&redis, "");
+    let mut client = weir.client();
+    client.expect_command(&["SETRANGE", "big", "1000000", "x"], ":1000001\r\n");
+    let output = std::process::Command::new("redis-benchmark")
+        .args(["-h", "127.0.0.1", "-p", &weir.address().port().to_string()])
+        .args([
+            "-c", "50", "-P", "32", "-n", "12800", "--csv", "BITCOUNT", "big",
+        ])
+        .output()
+        .expect("redis-benchmark");
+    let told = String::from_utf8_lossy(&output.stdout);
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}{complaints}");
+    assert_eq!(weir.metric("weir_shed_total", &[]), 0.0);
+}
