@@ -14,6 +14,9 @@ const TENS_SHOWN: usize = 60;
 /// In Markdown: steps of a minute before those that are shown, two hours.
 const MINUTES_SHOWN: usize = 120;
 
+/// In Markdown: of those who hold the most connections.
+const TOP_SHOWN: usize = 3;
+
 /// Everything that is kept, as one JSON object.
 ///
 /// `events` and `samples` are in the order of time. A sample covers `seconds` that end at
@@ -216,7 +219,7 @@ fn events_markdown(text: &mut String, events: &[Event]) {
 
 fn numbers_markdown(text: &mut String, name: &str, samples: &[Sample]) {
     *text += "| until | clients | of | connections | of | in flight | waiting | commands/s | \
-              refused clients | shed | errors | node p99 |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n";
+              refused clients | shed | errors | node p99 | most connections |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n";
     for sample in samples {
         let Some(route) = sample.routes.iter().find(|route| &*route.route == name) else {
             continue;
@@ -231,10 +234,14 @@ fn numbers_markdown(text: &mut String, name: &str, samples: &[Sample]) {
                 (true, Some(micros)) => format!("{:.1} ms", f64::from(micros) / 1000.0),
             })
             .collect();
+        let top = route.top.iter().take(TOP_SHOWN);
+        let top: Vec<String> = top
+            .map(|(who, clients)| format!("{who}: {clients}"))
+            .collect();
         put(
             text,
             format_args!(
-                "| {} | {} | {} | {} | {} | {} | {} | {rate:.0} | {} | {} | {} | {} |\n",
+                "| {} | {} | {} | {} | {} | {} | {} | {rate:.0} | {} | {} | {} | {} | {} |\n",
                 moment(sample.at),
                 route.clients,
                 route.clients_max,
@@ -246,6 +253,7 @@ fn numbers_markdown(text: &mut String, name: &str, samples: &[Sample]) {
                 route.shed,
                 route.errors,
                 cell(&nodes.join(", ")),
+                cell(&top.join(", ")),
             ),
         );
     }
@@ -293,6 +301,7 @@ mod tests {
                     route: "main".into(),
                     clients: second as u32,
                     commands: 20,
+                    top: vec![("10.0.0.1".into(), 7), ("al|ice".into(), 2)],
                     nodes: vec![NodeSample {
                         node: "n:1".into(),
                         up: second != 1195,
@@ -335,7 +344,9 @@ mod tests {
         assert_eq!(rows.len(), 60 + 10, "{page}");
         assert!(rows.iter().any(|row| row.contains("n:1 down")));
         assert!(
-            rows[69].contains("| 1200 |") && rows[69].contains("| 20 |"),
+            rows[69].contains("| 1200 |")
+                && rows[69].contains("| 20 |")
+                && rows[69].ends_with("| 10.0.0.1: 7, al\\|ice: 2 |"),
             "{}",
             rows[69]
         );

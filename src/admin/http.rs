@@ -68,6 +68,9 @@ pub type Settings = Box<dyn Fn() -> Vec<crate::config::Item> + Send + Sync>;
 /// Tells what is wrong.
 pub type Doctor = Box<dyn Fn() -> Vec<Finding> + Send + Sync>;
 
+/// Tells something as JSON.
+pub type Json = Box<dyn Fn() -> String + Send + Sync>;
+
 /// Tells what the page shows.
 pub type Overview = Box<dyn Fn(Span) -> String + Send + Sync>;
 
@@ -84,6 +87,8 @@ pub struct Handlers {
     pub doctor: Doctor,
     /// For the page.
     pub overview: Overview,
+    /// For `/hotkeys.json`.
+    pub hot_keys: Json,
     /// For the record and the events.
     pub journal: Arc<Journal>,
     /// For the slow log.
@@ -283,6 +288,12 @@ const PAGES: &[Page] = &[
         answer: slow_log,
     },
     Page {
+        path: "/hotkeys.json",
+        method: Method::GET,
+        about: "the keys that are asked for most and the largest replies, as JSON",
+        answer: hot_keys,
+    },
+    Page {
         path: "/config.json",
         method: Method::GET,
         about: "the settings in force by their full names, passwords hidden, as JSON",
@@ -406,6 +417,10 @@ fn events(handlers: &Handlers) -> Answer {
 fn slow_log(handlers: &Handlers) -> Answer {
     let entries = dump::slow_log_json(&handlers.slow_log);
     typed(StatusCode::OK, JSON, entries)
+}
+
+fn hot_keys(handlers: &Handlers) -> Answer {
+    typed(StatusCode::OK, JSON, (handlers.hot_keys)())
 }
 
 fn settings(handlers: &Handlers) -> Answer {

@@ -7,6 +7,7 @@ mod console;
 pub mod doctor;
 mod doors;
 mod dump;
+mod hot_keys;
 mod http;
 mod limits;
 mod node_status;
@@ -22,7 +23,8 @@ pub use console::{
 };
 pub use doors::expose_doors;
 pub use dump::{event_json, events_json, record_json, record_markdown, sample_json};
-pub use http::{AdminServer, CONNECTIONS_MAX, Doctor, Handlers, Overview, Ready, Source};
+pub use hot_keys::hot_keys_json;
+pub use http::{AdminServer, CONNECTIONS_MAX, Doctor, Handlers, Json, Overview, Ready, Source};
 pub use limits::expose_limits;
 pub use node_status::expose_nodes;
 pub use overview::{Span, findings, overview};

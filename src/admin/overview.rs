@@ -7,12 +7,16 @@ use serde_json::{Map, Value, json};
 
 use super::doctor;
 use super::dump::event_json;
+use super::hot_keys::{hot_keys, lists_json};
 use crate::backend::{Kind, LedgerSnapshot};
 use crate::metrics::{Journal, RESOLUTIONS, RouteSample, Sample, utc};
 use crate::session::{Proxy, Route};
 
 /// Events that are shown.
 const EVENTS_SHOWN: usize = 100;
+
+/// Hot keys and large replies that are shown of a route.
+const KEYS_SHOWN: usize = 5;
 
 /// How far back the curves reach: an index into [`RESOLUTIONS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,7 @@ pub fn overview(proxy: &Proxy, span: Span) -> String {
     let history: Vec<Sample> = proxy.journal.samples().of(span as usize).cloned().collect();
     let evidence = doctor::gather(proxy);
     let findings: Vec<_> = evidence.iter().flat_map(doctor::diagnose).collect();
+    let hot = hot_keys(proxy, KEYS_SHOWN * proxy.routes.len());
     let routes: Vec<Value> = proxy
         .routes
         .iter()
@@ -45,6 +50,8 @@ pub fn overview(proxy: &Proxy, span: Span) -> String {
                 "nodes": nodes(route, now),
                 "usual": evidence[index].usual.map(usual_json),
                 "why": why(proxy, index),
+                "hot": lists_json(proxy, &hot, Some(index as u16)),
+                "first": first_top(&history, index),
                 "history": history_json(&history, index),
             })
         })
@@ -77,6 +84,17 @@ fn events(journal: &Journal) -> Vec<Value> {
 
 fn usual_json(usual: doctor::Rates) -> Value {
     json!({"commands": usual.commands, "accepted": usual.accepted, "p99_us": usual.p99_us})
+}
+
+/// How many connections those who hold the most had at the beginning of what is shown.
+fn first_top(history: &[Sample], route: usize) -> Value {
+    let mut routes = history.iter().filter_map(|sample| sample.routes.get(route));
+    let first = routes.find(|route| !route.top.is_empty());
+    let top = first.map_or(&[][..], |route| &route.top);
+    let top = top
+        .iter()
+        .map(|(who, clients)| (who.to_string(), json!(clients)));
+    Value::Object(top.collect())
 }
 
 fn now_json(now: &RouteSample) -> Value {

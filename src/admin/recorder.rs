@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::backend::LedgerSnapshot;
+use crate::metrics::record::LISTED_MAX;
 use crate::metrics::{HistogramSnapshot, Metrics, NodeSample, RouteSample, Sample, utc};
 use crate::session::{Proxy, Route};
 
@@ -16,6 +17,10 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// How often it is noted who holds how many connections.
 const IDENTITIES_EVERY: Duration = Duration::from_secs(10);
+
+/// Seconds between two looks at who holds the most connections, for the record: a look goes through
+/// all accounts, of which there may be tens of thousands.
+const TOP_EVERY: u32 = 5;
 
 /// Records until told to stop.
 pub async fn record(proxy: Arc<Proxy>, mut stop: watch::Receiver<bool>) {
@@ -49,6 +54,9 @@ async fn look_at_identities(proxy: Arc<Proxy>, mut stop: watch::Receiver<bool>) 
 /// What was counted when the last sample was taken.
 struct Recorder {
     last: Instant,
+    /// Of each route who held the most connections when that was last looked at.
+    top: Vec<Vec<(Arc<str>, u32)>>,
+    top_age: u32,
     routes: Vec<Counted>,
 }
 
@@ -67,6 +75,8 @@ impl Recorder {
         let routes = 0..proxy.routes.len();
         Recorder {
             last: Instant::now(),
+            top: Vec::new(),
+            top_age: TOP_EVERY,
             routes: routes
                 .map(|route| Counted::of(&proxy.metrics, route))
                 .collect(),
@@ -76,10 +86,16 @@ impl Recorder {
     fn sample(&mut self, proxy: &Proxy) -> Sample {
         let over = self.last.elapsed();
         self.last = Instant::now();
+        self.top_age += 1;
+        if self.top_age >= TOP_EVERY {
+            self.top_age = 0;
+            self.top = greediest(proxy);
+        }
         let routes = proxy.routes.iter().enumerate().map(|(index, route)| {
             let counted = Counted::of(&proxy.metrics, index);
             let before = std::mem::replace(&mut self.routes[index], counted.clone());
-            route_sample(route, proxy, index, &before, &counted)
+            let top = self.top.get(index).cloned().unwrap_or_default();
+            route_sample(route, proxy, index, &before, &counted, top)
         });
         Sample {
             routes: routes.collect(),
@@ -87,6 +103,23 @@ impl Recorder {
             over: over.as_millis() as u64,
         }
     }
+}
+
+/// Of each route those who hold the most connections, most first.
+fn greediest(proxy: &Proxy) -> Vec<Vec<(Arc<str>, u32)>> {
+    let all = proxy.limits.top(LISTED_MAX * proxy.routes.len());
+    let of_route = |route: &Arc<Route>| {
+        let own = all
+            .iter()
+            .filter(|it| it.route == route.name && it.clients > 0);
+        let mut own: Vec<(Arc<str>, u32)> = own
+            .map(|it| ((&*it.identity).into(), narrow(it.clients as u64)))
+            .collect();
+        own.sort_by_key(|(_, clients)| std::cmp::Reverse(*clients));
+        own.truncate(LISTED_MAX);
+        own
+    };
+    proxy.routes.iter().map(of_route).collect()
 }
 
 impl Counted {
@@ -110,6 +143,7 @@ fn route_sample(
     index: usize,
     before: &Counted,
     now: &Counted,
+    top: Vec<(Arc<str>, u32)>,
 ) -> RouteSample {
     let (metrics, limits) = (&proxy.metrics, &proxy.limits);
     let nodes = route.deployment.snapshot();
@@ -146,7 +180,7 @@ fn route_sample(
                 p99_us: micros(0.99),
             })
             .collect(),
-        top: Vec::new(),
+        top,
     }
 }
 

@@ -228,7 +228,7 @@ fn handlers(proxy: &Arc<Proxy>) -> Handlers {
     let (nodes, doors, patient) = (proxy.clone(), proxy.clone(), proxy.clone());
     let running = proxy.clone();
     let limits = proxy.limits.clone();
-    let topologies = proxy.clone();
+    let (topologies, hot) = (proxy.clone(), proxy.clone());
     Handlers {
         sources: vec![
             Box::new(move |out| counters.metrics.expose(out)),
@@ -243,6 +243,7 @@ fn handlers(proxy: &Arc<Proxy>) -> Handlers {
         ready: admin::readiness(proxy.clone()),
         doctor: Box::new(move || admin::findings(&patient)),
         overview: Box::new(move |span| admin::overview(&shown, span)),
+        hot_keys: Box::new(move || admin::hot_keys_json(&hot)),
         journal: proxy.journal.clone(),
         slow_log: proxy.slow_log.clone(),
     }

@@ -8,6 +8,7 @@
 mod exclusive;
 mod facts;
 mod monitor;
+mod sample;
 mod shared;
 mod sink;
 mod slow;
@@ -32,6 +33,7 @@ use crate::net::Stream;
 use crate::resp::{ReplyScanner, Version};
 pub use exclusive::first_bulk;
 pub use facts::is_about_node;
+pub use sample::{SampledReply, Sampler};
 pub use sink::{Broken, Sink};
 pub use slow::{SlowReplies, SlowReply};
 
@@ -98,6 +100,10 @@ pub struct Conn {
     pub answered: Answered,
     /// Replies that came late.
     pub slow: SlowReplies,
+    /// Which replies are looked at; its worker's, for [`Conn::receive`].
+    pub sampler: Sampler,
+    /// Those that were.
+    pub sampled: Vec<SampledReply>,
     /// Its place in the budget; `None` while waiting, and for a link.
     pub slot: Option<Slot>,
     /// What it is used for.
@@ -209,6 +215,8 @@ impl Conn {
             admission: 0,
             answered: Answered::default(),
             slow: SlowReplies::default(),
+            sampler: Sampler::default(),
+            sampled: Vec::new(),
             slot: None,
             kind,
             lane,

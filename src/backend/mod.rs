@@ -24,7 +24,8 @@ pub use budget::{
     SharedGrant, SharedReady, SharedWait, Slot,
 };
 pub use conn::{
-    Broken, Conn, Held, Io, Mode, Sink, SlowReplies, SlowReply, first_bulk, is_about_node,
+    Broken, Conn, Held, Io, Mode, SampledReply, Sampler, Sink, SlowReplies, SlowReply, first_bulk,
+    is_about_node,
 };
 pub use credential::{Credential, Credentials, User, UserId};
 pub use entry::{Entry, Marks, Ticket};

@@ -10,12 +10,14 @@
 //! [`reason`]), and the cost of counting does not depend on who reads.
 //!
 //! What happens now and then is in the [`Journal`], with numbers over time beside it; single
-//! commands that took long are in the [`SlowLog`].
+//! commands that took long are in the [`SlowLog`]; which keys are asked for most, in [`HotKeys`].
 
 mod counter;
 mod exposition;
 mod families;
+mod heavy_hitters;
 mod histogram;
+mod hot_keys;
 mod journal;
 pub mod reason;
 pub mod record;
@@ -27,7 +29,9 @@ mod worker;
 
 pub use counter::{Counter, CountersBy, Gauge};
 pub use exposition::{CONTENT_TYPE, Exposition, Kind, SERIES_MAX, Value};
+pub use heavy_hitters::{Fading, HeavyHitters, Hitter, seconds_counted};
 pub use histogram::{BUCKETS, Histogram, HistogramSnapshot};
+pub use hot_keys::{HotKey, HotKeys, HotView, LargeReply, Sampled, Sampling};
 pub use journal::{EVENTS_MAX, Event, EventKind, Journal, Latch, Severity};
 pub use reason::{
     CloseReason, ErrorCause, HandshakeResult, HeaderResult, Reason, RefusedReason, ShedLimit,

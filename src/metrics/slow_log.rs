@@ -102,6 +102,13 @@ impl SlowLog {
         self.kept().entries.clear();
     }
 
+    /// Forgets the keys of what is kept.
+    pub fn hide_keys(&self) {
+        for entry in &mut self.kept().entries {
+            entry.key = None;
+        }
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         // Nothing in here can be left half done.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
@@ -129,12 +136,21 @@ mod tests {
         let micros: Vec<u64> = kept.iter().map(|entry| entry.total_us).collect();
         assert_eq!(micros, [10, 9, 8]);
         assert_eq!(log.last(1)[0].number, 10);
+        log.note(
+            SlowEntry {
+                key: Some("secret".into()),
+                ..took(1)
+            },
+            3,
+        );
+        log.hide_keys();
+        assert_eq!(log.last(1)[0].key, None);
         log.note(took(11), 1);
         assert_eq!(log.len(), 1, "a lower bound holds from the next one on");
         log.reset();
         assert!(log.is_empty());
         log.note(took(12), 3);
-        assert_eq!(log.last(1)[0].number, 12, "numbers go on");
+        assert_eq!(log.last(1)[0].number, 13, "numbers go on");
         log.note(took(13), 0);
         assert!(log.is_empty());
     }

@@ -509,6 +509,7 @@ impl State {
         let slow_before = self.slow_before();
         let conn: &mut Conn = &mut self.conns[index as usize];
         conn.slow.before = slow_before;
+        conn.sampler = self.sampler;
         let front = &self.fronts[self.lanes[conn.lane as usize].route as usize];
         front.metrics.backend_bytes_in.add(bytes.len() as u64);
         let mut sink = SessionSink {
@@ -530,6 +531,8 @@ impl State {
         let (now, gate_index) = (sink.now, conn.admission);
         let answered = std::mem::take(&mut conn.answered);
         let slow = (conn.slow.count > 0).then(|| std::mem::take(&mut conn.slow));
+        self.sampler = conn.sampler;
+        let sampled = std::mem::take(&mut conn.sampled);
         let mut has_line = false;
         if let (Kind::Shared, Some(front)) = (conn.kind, self.gates.get_mut(gate_index as usize)) {
             let gate = &mut front.gate;
@@ -538,6 +541,9 @@ impl State {
         }
         if let Some(slow) = slow {
             self.note_slow(index, slow);
+        }
+        if !sampled.is_empty() {
+            self.note_sampled(index, &sampled);
         }
         self.recount_conn_memory(index);
         for (entry, reply) in inspect {

@@ -29,7 +29,7 @@ use crate::backend::{BudgetLimits, Partition, Ticket};
 use crate::blocking::Places;
 use crate::config::{self, Config};
 use crate::discovery::Deployment;
-use crate::metrics::{Journal, Latch, Metrics, SlowLog, WorkerMetrics};
+use crate::metrics::{HotKeys, Journal, Latch, Metrics, SlowLog, WorkerMetrics};
 use crate::net::tls::Renew;
 use crate::pubsub::Audience;
 
@@ -80,6 +80,8 @@ pub struct Proxy {
     pub journal: Arc<Journal>,
     /// Commands that took long.
     pub slow_log: Arc<SlowLog>,
+    /// Keys that are asked for most.
+    pub hot_keys: HotKeys,
     /// When the process started.
     pub started: Instant,
     mailboxes: Vec<UnboundedSender<Message>>,
@@ -322,6 +324,7 @@ impl Proxy {
             metrics,
             journal,
             slow_log: Arc::new(SlowLog::new()),
+            hot_keys: HotKeys::new(workers),
             started,
             loads: (0..workers).map(|_| AtomicU32::new(0)).collect(),
             held: (0..workers).map(|_| AtomicUsize::new(0)).collect(),

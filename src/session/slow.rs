@@ -7,15 +7,12 @@ use super::console::shown;
 use super::worker::State;
 use crate::admission::TokenBucket;
 use crate::backend::{SlowReplies, SlowReply};
-use crate::command::{self, Args, Command, CommandId};
+use crate::command::{Command, CommandId};
 use crate::metrics::{KEY_MAX, SlowEntry, utc};
 
 /// Entries of one worker in a second, and at once. Under overload every command may be slow:
 /// the rest is only counted.
 const A_SECOND: f64 = 64.0;
-
-/// Commands that may hold a password: nothing but the name is told.
-const SECRETIVE: &[&str] = &["auth", "hello", "config|set", "acl|setuser", "migrate"];
 
 /// How many entries this worker may make.
 #[derive(Debug)]
@@ -71,7 +68,7 @@ impl State {
             request_bytes: u64::from(reply.entry.len),
             reply_bytes: reply.reply_bytes,
             command: command.name.clone().into_owned(),
-            key: first_key(command, &reply.request),
+            key: first_key(command, &reply.request).filter(|_| self.settings.process.show_keys),
             route: front.route.name.clone(),
             node: node.to_owned(),
             ..SlowEntry::default()
@@ -89,54 +86,9 @@ impl State {
 
 /// The first key, printable and cut, if the beginning of the request has it.
 fn first_key(command: &Command, request: &[u8]) -> Option<String> {
-    if SECRETIVE.contains(&&*command.name) {
-        return None;
-    }
-    let head = Head::of(request)?;
-    let index = command::keys(command, &head).next()?;
-    let key = head.arg(index)?;
+    let keys = super::request_head::keys(command, request);
+    let key = keys.known.first()?;
     Some(key[..key.len().min(KEY_MAX)].escape_ascii().to_string())
-}
-
-/// The arguments at the beginning of a request, of which the end may be missing.
-struct Head<'a> {
-    count: usize,
-    args: Vec<&'a [u8]>,
-}
-
-impl<'a> Head<'a> {
-    /// Of a request as Weir sends it.
-    fn of(request: &'a [u8]) -> Option<Head<'a>> {
-        let (count, mut rest) = header(b'*', request)?;
-        let mut args = Vec::new();
-        while args.len() < count
-            && let Some((len, from)) = header(b'$', rest)
-        {
-            let whole = len.min(from.len());
-            args.push(&from[..whole]);
-            // Behind it stands a line break.
-            rest = from.get(whole + 2..).unwrap_or_default();
-        }
-        Some(Head { count, args })
-    }
-}
-
-impl Args for Head<'_> {
-    fn count(&self) -> usize {
-        self.count
-    }
-
-    fn arg(&self, index: usize) -> Option<&[u8]> {
-        self.args.get(index).copied()
-    }
-}
-
-/// A number behind `kind`, and what follows its line.
-fn header(kind: u8, bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let bytes = bytes.strip_prefix(&[kind])?;
-    let end = memchr::memchr(b'\r', bytes)?;
-    let number = std::str::from_utf8(&bytes[..end]).ok()?.parse().ok()?;
-    Some((number, bytes.get(end + 2..)?))
 }
 
 #[cfg(test)]
@@ -144,68 +96,12 @@ mod tests {
     use super::*;
     use crate::command::Table;
 
-    fn key_of(words: &[&str], cut_to: usize) -> Option<String> {
-        let mut request = format!("*{}\r\n", words.len());
-        for word in words {
-            request += &format!("${}\r\n{word}\r\n", word.len());
-        }
-        let table = Table::builtin();
-        let sub = words.get(1).map(|word| word.as_bytes());
-        let command = table.find(words[0].as_bytes(), sub);
-        first_key(command, &request.as_bytes()[..request.len().min(cut_to)])
-    }
-
     #[test]
-    fn the_first_key_is_told_wherever_it_stands() {
-        let whole = usize::MAX;
-        assert_eq!(key_of(&["GET", "a\tb"], whole).as_deref(), Some("a\\tb"));
-        assert_eq!(
-            key_of(&["EVAL", "return 1", "1", "k"], whole).as_deref(),
-            Some("k")
-        );
-        assert_eq!(key_of(&["EVAL", "return 1", "0", "k"], whole), None);
-        assert_eq!(key_of(&["PING"], whole), None);
-        assert_eq!(
-            key_of(&["MSET", "a", "1", "b", "2"], 24).as_deref(),
-            Some("a")
-        );
-        let long = "x".repeat(1_000);
-        assert_eq!(
-            key_of(&["GET", &long], whole).map(|key| key.len()),
-            Some(KEY_MAX)
-        );
-    }
-
-    #[test]
-    fn a_request_cut_anywhere_is_looked_at_as_far_as_it_goes() {
-        for cut in 0..60 {
-            key_of(&["EVAL", "return 1", "1", "key", "value"], cut);
-        }
+    fn a_long_key_is_cut() {
+        let key = "x".repeat(1_000);
+        let request = format!("*2\r\n$3\r\nGET\r\n$1000\r\n{key}\r\n");
         let table = Table::builtin();
-        let get = table.find(b"get", None);
-        assert_eq!(
-            first_key(get, b"*99999999999999\r\n$3\r\nGET\r\n$0\r\n\r\n"),
-            Some(String::new())
-        );
-        assert_eq!(first_key(get, b"*2\r\n$-1\r\n"), None);
-    }
-
-    #[test]
-    fn what_may_hold_a_password_is_told_by_name_only() {
-        for words in [
-            &["MIGRATE", "host", "1", "key", "0", "1", "AUTH", "hunter2"][..],
-            &["AUTH", "hunter2"],
-            &["CONFIG", "SET", "requirepass", "hunter2"],
-        ] {
-            assert_eq!(key_of(words, usize::MAX), None, "{words:?}");
-        }
-        let table = Table::builtin();
-        for name in SECRETIVE {
-            let (name, sub) = name.split_once('|').unwrap_or((name, ""));
-            assert!(
-                table.find(name.as_bytes(), Some(sub.as_bytes())).exists(),
-                "{name}"
-            );
-        }
+        let shown = first_key(table.find(b"get", None), request.as_bytes());
+        assert_eq!(shown.map(|key| key.len()), Some(KEY_MAX));
     }
 }

@@ -120,6 +120,7 @@ impl State {
         self.settings = self.proxy.settings();
         let buffer_max = self.settings.process.buffer_memory_max as usize;
         self.memory.set_max(buffer_max);
+        self.take_sampling();
         for route in 0..self.fronts.len() {
             self.take_settings(route);
         }

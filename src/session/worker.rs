@@ -137,6 +137,8 @@ pub struct State {
     pub(super) memory: Memory,
     /// How many entries of the slow log it may make.
     pub(super) slow_pace: super::slow::SlowPace,
+    /// Which reply is looked at next for the key that it is about.
+    pub(super) sampler: crate::backend::Sampler,
     /// Feeds, and who is subscribed over them.
     pub(super) pubsub: Fanout,
     /// No new clients are taken; those that are idle are closed.
@@ -239,10 +241,12 @@ impl Worker {
                 late_tick: false,
                 memory,
                 slow_pace: Default::default(),
+                sampler: Default::default(),
                 pubsub: Fanout::default(),
                 draining: None,
             }),
         });
+        worker.enter(State::take_sampling);
         tokio::task::spawn_local(unconstrained(FlushTask {
             worker: worker.clone(),
         }));

@@ -235,3 +235,33 @@ fn the_console_works_when_clients_have_taken_every_place_and_redis_is_gone() {
     );
     drop(held);
 }
+
+#[test]
+fn the_doctor_says_the_same_in_the_console() {
+    let mut redis = RedisServer::start();
+    let (weir, console) = weir(&redis, "", "");
+    weir.client().expect_command(&["PING"], "+PONG\r\n");
+    let findings = || -> serde_json::Value {
+        let shown = cli(console.port(), &["--json", "WEIR", "DOCTOR"]);
+        serde_json::from_str(&shown).expect("JSON")
+    };
+    assert_eq!(findings(), serde_json::json!([]));
+    redis.kill();
+    wait_until("the loss is told", || {
+        weir.client().command(&["PING"]);
+        findings()[0]["cause"] == "primary_lost"
+    });
+    let (shown, page) = (findings(), weir.get("/doctor.json").1);
+    let page: serde_json::Value = serde_json::from_str(&page).expect("JSON");
+    for key in ["route", "cause", "severity", "what", "advice"] {
+        assert_eq!(shown[0][key], page[0][key], "{key}");
+    }
+    assert!(shown[0]["evidence"][0].is_string(), "{shown}");
+    // In RESP2 a flat array.
+    let mut operator = RawClient::connect(console.address());
+    let flat = operator.command(&["WEIR", "DOCTOR"]);
+    assert!(
+        flat.starts_with(b"*1\r\n*12\r\n$5\r\nroute\r\n$4\r\nmain\r\n"),
+        "{flat:?}"
+    );
+}

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod commands;
+mod hot_keys;
 mod record;
 mod slow_log;
 #[path = "../support/mod.rs"]

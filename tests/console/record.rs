@@ -122,3 +122,25 @@ fn the_record_of_a_running_weir_is_written_out() {
         .expect("weir record runs");
     assert_eq!(nowhere.status.code(), Some(1));
 }
+
+#[test]
+fn the_record_names_who_held_the_most_connections() {
+    let redis = RedisServer::start();
+    let weir = WeirProcess::in_front_of(&redis);
+    let _held: Vec<_> = (0..5)
+        .map(|_| {
+            let mut client = weir.client();
+            client.expect_command(&["PING"], "+PONG\r\n");
+            client
+        })
+        .collect();
+    wait_until("the address is named", || {
+        let record: Value = serde_json::from_str(&weir.get("/record.json").1).expect("JSON");
+        let samples = record["samples"].as_array().expect("samples");
+        let top = samples.iter().map(|sample| &sample["routes"][0]["top"][0]);
+        let mut named = top.filter(|top| top["identity"] == "127.0.0.1");
+        named.any(|top| top["clients"] == 5)
+    });
+    let page = weir.get("/overview/minutes.json").1;
+    assert!(page.contains("\"identity\":\"127.0.0.1\""), "{page}");
+}

@@ -6,6 +6,8 @@
 //! where, what, and with what result.
 
 mod act;
+mod doctor;
+mod hot_keys;
 mod server;
 mod show;
 mod slow_log;
@@ -103,7 +105,9 @@ impl Console {
             Sub::Nodes => Ok(self.nodes()),
             Sub::Limits => self.limits(&rest),
             Sub::Shed => Ok(self.shed()),
+            Sub::Doctor => Ok(self.doctor()),
             Sub::Events => self.events(&rest),
+            Sub::Hotkeys => self.hot_keys(&rest),
             Sub::Slowlog => self.slow_log(&rest),
             Sub::Record => self.record(&rest),
             Sub::Config => self.config(&rest),

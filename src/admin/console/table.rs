@@ -10,12 +10,16 @@ pub enum Sub {
     Clients,
     /// `CONFIG`
     Config,
+    /// `DOCTOR`
+    Doctor,
     /// `DRAIN`
     Drain,
     /// `EVENTS`
     Events,
     /// `HELP`
     Help,
+    /// `HOTKEYS`
+    Hotkeys,
     /// `KILL`
     Kill,
     /// `LIMITS`
@@ -64,9 +68,11 @@ pub const ROWS: &[Row] = &[
     row(Sub::Check, "CHECK", "", (0, 0), "What a reload would change now, and what would keep it from being done.", false),
     row(Sub::Clients, "CLIENTS", "[BY ADDRESS|USER|NAME] [ROUTE name] [LIMIT count]", (0, 6), "Clients added up by who they are, most first: connections, how many are new, idle time, memory, refusals.", false),
     row(Sub::Config, "CONFIG", "GET pattern | SET key value [key value ...]", (2, MANY), "Settings by their full names; SET holds until the next reload or restart. Passwords are hidden.", false),
+    row(Sub::Doctor, "DOCTOR", "", (0, 0), "What is wrong, what shows it, and what to do, as `weir doctor` says it; nothing if all is well.", false),
     row(Sub::Drain, "DRAIN", "", (0, 0), "Take no more clients, let those that are busy finish, and end, as with SIGTERM.", true),
     row(Sub::Events, "EVENTS", "[count]", (0, 1), "What happened last, oldest first.", false),
     row(Sub::Help, "HELP", "", (0, 0), "This list.", false),
+    row(Sub::Hotkeys, "HOTKEYS", "[count]", (0, 1), "The keys that most commands name, those with the most bytes in replies, and the largest replies, as told from a sample.", false),
     row(Sub::Kill, "KILL", "[ROUTE name] filter value [filter value ...]", (2, MANY), "Close the clients that match all filters, which are those of CLIENT KILL; never the caller. How many there were.", true),
     row(Sub::Limits, "LIMITS", "[SET key value]", (0, 3), "Every limit with what is in use of it; SET changes one as CONFIG SET does.", false),
     row(Sub::Nodes, "NODES", "", (0, 0), "Each node: whether it can be used and why not, version, connections, latency.", false),

@@ -95,6 +95,12 @@ const SLOW_US: f64 = 20_000.0;
 /// A command that takes this part of Redis's time is to be looked at.
 const GREEDY: f64 = 0.5;
 
+/// A key that so many of all commands name is hot.
+const HOT: f64 = 0.25;
+
+/// Below this no key is heavy, in bytes of replies a second: a tenth of what one Redis writes.
+const HEAVY: f64 = 20e6;
+
 /// Memory that lasts no longer than this: a weekend.
 const SOON: Duration = Duration::from_secs(48 * 3600);
 
@@ -242,17 +248,18 @@ fn slow(evidence: &Evidence) -> Option<Finding> {
     if now < SLOW_US || now < usual.p99_us * MUCH {
         return None;
     }
-    let shown = vec![format!(
+    let mut shown = vec![format!(
         "99% of commands took up to {} at Redis lately, usually {}",
         micros(now),
         micros(usual.p99_us)
     )];
+    let (hot, remedy) = hot_key(evidence);
+    shown.extend(hot);
     if let Some(command) = evidence
         .slow
         .first()
         .filter(|command| command.share >= GREEDY)
     {
-        let mut shown = shown;
         shown.push(format!(
             "{} took {:.0}% of Redis's time, {} each",
             command.name.to_uppercase(),
@@ -283,11 +290,49 @@ fn slow(evidence: &Evidence) -> Option<Finding> {
         severity: Severity::Critical,
         what: "Redis is slower than usual, for every command".into(),
         evidence: shown,
-        advice: vec![
+        advice: [
             "INFO persistence, through Weir: is it forking, rewriting its AOF, waiting for its disk?".into(),
             "INFO cpu, and the machine: who else uses its processor or memory?".into(),
-        ],
+        ]
+        .into_iter()
+        .chain(remedy)
+        .collect(),
     })
+}
+
+/// A key that much of the work is about: how it shows, and what can be done.
+fn hot_key(evidence: &Evidence) -> (Vec<String>, Vec<String>) {
+    let (mut shown, mut remedy) = (Vec::new(), Vec::new());
+    let hottest = evidence.hottest.as_ref();
+    if let Some(key) = hottest.filter(|key| key.commands_share >= HOT) {
+        shown.push(format!(
+            "{:.0}% of all commands are about the key {}: {:.0} a second, mostly {}",
+            key.commands_share * 100.0,
+            key.key,
+            key.commands,
+            key.command.to_uppercase()
+        ));
+        remedy.push(format!(
+            "keep the value of {} in the clients for a moment (client-side caching), or spread it \
+             over several keys; WEIR HOTKEYS has more",
+            key.key
+        ));
+    }
+    let heaviest = evidence.heaviest.as_ref();
+    if let Some(key) = heaviest.filter(|key| key.bytes_share >= GREEDY && key.bytes >= HEAVY) {
+        shown.push(format!(
+            "{:.0}% of all bytes of replies are those of the key {}: {:.0} MB a second, mostly {}",
+            key.bytes_share * 100.0,
+            key.key,
+            key.bytes / 1e6,
+            key.command.to_uppercase()
+        ));
+        remedy.push(format!(
+            "ask for less of {} (a field, a range), or split it; WEIR HOTKEYS has more",
+            key.key
+        ));
+    }
+    (shown, remedy)
 }
 
 fn blocked_workers(evidence: &Evidence) -> Option<Finding> {

@@ -1,7 +1,7 @@
 //! Each trouble is told from the others by what they do not share.
 
 use super::*;
-use crate::admin::doctor::SlowCommand;
+use crate::admin::doctor::{KeyEvidence, SlowCommand};
 
 /// A quiet afternoon.
 fn well() -> Evidence {
@@ -142,6 +142,38 @@ fn a_slow_redis_is_told_from_a_slow_command() {
     // Three times as slow as nothing at all is nothing.
     evidence.now.p99_us = 5_000.0;
     assert_eq!(causes(&evidence), []);
+}
+
+#[test]
+fn a_slow_redis_is_told_with_the_key_that_it_is_asked_for() {
+    let mut evidence = well();
+    evidence.now.p99_us = 250_000.0;
+    let key = KeyEvidence {
+        key: "cart:7".into(),
+        command: "get".into(),
+        commands: 50_000.0,
+        commands_share: 0.6,
+        bytes: 90e6,
+        bytes_share: 0.9,
+    };
+    evidence.hottest = Some(key.clone());
+    evidence.heaviest = Some(key);
+    let finding = &diagnose(&evidence)[0];
+    assert_eq!(finding.cause, Cause::SlowNode);
+    let shown = finding.evidence.join("\n");
+    assert!(
+        shown.contains("60% of all commands are about the key cart:7: 50000 a second, mostly GET")
+    );
+    assert!(shown.contains("90 MB a second"), "{shown}");
+    assert!(
+        finding
+            .advice
+            .iter()
+            .any(|line| line.contains("client-side caching"))
+    );
+    evidence.hottest.as_mut().expect("set").commands_share = 0.1;
+    evidence.heaviest.as_mut().expect("set").bytes = 1e6;
+    assert!(!format!("{:?}", diagnose(&evidence)).contains("cart:7"));
 }
 
 #[test]

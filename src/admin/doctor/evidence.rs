@@ -35,6 +35,27 @@ pub struct Evidence {
     pub nodes: Vec<NodeEvidence>,
     /// Commands that took the most of Redis's time lately, most first.
     pub slow: Vec<SlowCommand>,
+    /// The key that most commands name, if any is known.
+    pub hottest: Option<KeyEvidence>,
+    /// The key whose replies are the most bytes.
+    pub heaviest: Option<KeyEvidence>,
+}
+
+/// A key that is asked for much.
+#[derive(Clone, Debug, Default)]
+pub struct KeyEvidence {
+    /// The key, printable.
+    pub key: String,
+    /// The command that it is named by most.
+    pub command: String,
+    /// Commands in a second that name it.
+    pub commands: f64,
+    /// Which part of the route's commands that is, from 0 to 1.
+    pub commands_share: f64,
+    /// Bytes of their replies in a second.
+    pub bytes: f64,
+    /// Which part of the bytes of all replies that is.
+    pub bytes_share: f64,
 }
 
 /// What happened in a second, on average.

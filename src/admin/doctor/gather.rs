@@ -3,14 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::evidence::{Evidence, IdentityEvidence, NodeEvidence, Rates, SlowCommand};
+use super::evidence::{Evidence, IdentityEvidence, KeyEvidence, NodeEvidence, Rates, SlowCommand};
+use crate::admin::hot_keys::hot_keys;
 use crate::backend::{Kind, Node};
-use crate::metrics::{RouteSample, Sample};
+use crate::metrics::{HotKey, RouteSample, Sample};
 use crate::router::Role;
 use crate::session::{Proxy, Route};
 
 /// Identities that are looked at.
 const IDENTITIES: usize = 16;
+
+/// Keys that are looked at, of all routes together.
+const KEYS: usize = 128;
 
 /// Commands that are looked at.
 const COMMANDS: usize = 5;
@@ -27,9 +31,14 @@ const USUAL_MIN: u64 = 60_000;
 /// What is known of every route.
 pub fn gather(proxy: &Proxy) -> Vec<Evidence> {
     let timeline = proxy.journal.samples().timeline();
+    let hot = hot_keys(proxy, KEYS);
     let routes = proxy.routes.iter().enumerate();
     routes
-        .map(|(index, route)| of_route(proxy, index, route, &timeline))
+        .map(|(index, route)| Evidence {
+            hottest: key_of(index, &hot.by_commands),
+            heaviest: key_of(index, &hot.by_bytes),
+            ..of_route(proxy, index, route, &timeline)
+        })
         .collect()
 }
 
@@ -66,7 +75,21 @@ fn of_route(proxy: &Proxy, index: usize, route: &Route, timeline: &[Sample]) -> 
         connections_waiting: sum(&|ledger| ledger.waiting.iter().sum()),
         nodes,
         slow: slow_commands(&snapshot.nodes),
+        ..Evidence::default()
     }
+}
+
+/// The first of a route's keys.
+fn key_of(route: usize, keys: &[HotKey]) -> Option<KeyEvidence> {
+    let key = keys.iter().find(|key| key.route as usize == route)?;
+    Some(KeyEvidence {
+        key: key.key.clone(),
+        command: key.command.clone(),
+        commands: key.commands,
+        commands_share: key.commands_share,
+        bytes: key.bytes,
+        bytes_share: key.bytes_share,
+    })
 }
 
 fn identities(proxy: &Proxy, route: &str) -> Vec<IdentityEvidence> {

@@ -12,6 +12,6 @@ mod gather;
 mod report;
 
 pub use causes::{Cause, Finding, diagnose};
-pub use evidence::{Evidence, IdentityEvidence, NodeEvidence, Rates, SlowCommand};
+pub use evidence::{Evidence, IdentityEvidence, KeyEvidence, NodeEvidence, Rates, SlowCommand};
 pub use gather::gather;
 pub use report::{json, text};

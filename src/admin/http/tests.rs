@@ -31,6 +31,7 @@ impl Fixture {
             ready: Box::new(move || asked.lock().unwrap().clone().map_or(Ok(()), Err)),
             doctor: Box::new(Vec::new),
             overview: Box::new(|span| format!("{{\"span\":{}}}", span as usize)),
+            hot_keys: Box::new(|| "{}".to_owned()),
             journal: Arc::new(Journal::new()),
             slow_log: Arc::default(),
         };
@@ -291,6 +292,7 @@ fn an_address_that_is_taken_is_known_before_anything_runs() {
         ready: Box::new(|| Ok(())),
         doctor: Box::new(Vec::new),
         overview: Box::new(|_| String::new()),
+        hot_keys: Box::new(String::new),
         journal: Arc::new(Journal::new()),
         slow_log: Arc::default(),
     };

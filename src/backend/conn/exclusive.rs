@@ -60,7 +60,7 @@ impl Conn {
     ) -> Result<(), Broken> {
         if self.head_started {
             let entry = self.in_flight.pop_front().ok_or(Broken::Unasked)?;
-            self.look_at_time(&entry, frame);
+            self.look_at(&entry, frame);
             self.ring.acknowledge(entry.len as usize);
             self.deliver_special(&entry, frame, sink);
             return Ok(());
@@ -84,7 +84,7 @@ impl Conn {
         let Some(entry) = self.in_flight.pop_front() else {
             return Err(Broken::Unasked);
         };
-        self.look_at_time(&entry, frame);
+        self.look_at(&entry, frame);
         self.ring.acknowledge(entry.len as usize);
         if entry.marks.any(Marks::EXEC) && frame.first() == Some(&b'-') {
             // The end of the transaction was refused: it may still be open.
@@ -117,10 +117,14 @@ impl Conn {
 
     /// To be called before the request is given up.
     #[inline]
-    fn look_at_time(&mut self, entry: &Entry, frame: &[u8]) {
+    fn look_at(&mut self, entry: &Entry, frame: &[u8]) {
         if entry.at < self.slow.before {
             let nth = self.before_read.saturating_sub(self.in_flight.len() + 1);
             self.note_slow(entry, nth, 0, frame.len());
+        }
+        let is_due = self.sampler.is_due();
+        if is_due || self.head_started {
+            self.note_sample(entry, 0, frame.len(), is_due);
         }
     }
 }

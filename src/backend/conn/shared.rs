@@ -51,6 +51,11 @@ impl Conn {
                 let start = *acknowledged - entry.len as usize;
                 self.note_slow(&entry, nth, start, end - position);
             }
+            let is_due = self.sampler.is_due();
+            if is_due || self.head_started {
+                let start = *acknowledged - entry.len as usize;
+                self.note_sample(&entry, start, end - position, is_due);
+            }
             let looks = self.heeds && (input[position] == b'-' || entry.marks.any(Marks::HEEDED));
             if looks && self.heed(&entry, &input[position..end], *acknowledged, sink) {
                 run.end(input, sink);

@@ -49,6 +49,18 @@ section! {
         slow_log_entries: usize = Count::from_to(0, 10_000),
             default 128, changes Live;
 
+        /// One command in so many is looked at to tell which keys are asked for most, and which
+        /// replies are the largest (`WEIR HOTKEYS`, `/hotkeys.json`): hundreds a second on a busy
+        /// Weir, which is plenty, for less than 0.2% of its time. 0 is off.
+        hot_keys_sample: u32 = Count::from_to(0, 1_000_000),
+            default 100, changes Live;
+
+        /// Keys are shown to operators: of slow commands, of hot keys, and of large replies. Off,
+        /// where keys are secrets, such as session tokens: none is kept then, and a number stands for
+        /// each.
+        show_keys: bool = Switch,
+            default true, changes Live;
+
         /// How often Weir looks whether a file of certificates has changed. Ten seconds are
         /// soon enough for what is renewed weeks before it expires, and looking
         /// costs a system call for each file.
