@@ -10,7 +10,6 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::admit::Episode;
 use super::client_line::ClientView;
 use super::console::{By, IdentityView, Questions};
 use super::door::Door;
@@ -18,6 +17,7 @@ use super::drain::Drain;
 use super::fail_open::FailOpen;
 use super::failure::Failure;
 use super::feed::{FeedKey, FromFeed, ToFeed};
+use super::gate_tick::Episode;
 use super::links::{Batch, Way};
 use super::lobby::{FromLobby, ToLobby};
 use super::newcomer::Newcomer;

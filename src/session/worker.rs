@@ -22,10 +22,10 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
 use super::access::AccessRule;
-use super::admit::NodeGate;
 use super::client::{Flags, HALTED, Session};
 use super::drain::Drain;
 use super::feed::Fanout;
+use super::gate::NodeGate;
 use super::lanes::Lane;
 use super::links::Link;
 use super::memory::Memory;

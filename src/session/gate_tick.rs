@@ -1,0 +1,185 @@
+//! The gates by the clock: what is in flight is counted anew, who has waited too long is
+//! answered, and the beginning and the end of overload are told.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use super::failure::Busy;
+use super::worker::State;
+use crate::admission::{Priority, Work};
+use crate::backend::{Entry, Io, Kind as ConnKind, Marks, Ticket};
+use crate::metrics::{Event, EventKind};
+
+/// Overload counts as over when nothing was refused for so long, in microseconds.
+const OVER_AFTER: u64 = 1_000_000;
+
+/// How many workers are in the same trouble, so that its beginning and its end are each told
+/// once.
+#[derive(Debug, Default)]
+pub struct Episode(AtomicU32);
+
+impl Episode {
+    /// A worker is in it; true for the first.
+    pub(super) fn begin(&self) -> bool {
+        self.0.fetch_add(1, Relaxed) == 0
+    }
+
+    /// It is no longer; true for the last.
+    pub(super) fn end(&self) -> bool {
+        self.0.fetch_sub(1, Relaxed) == 1
+    }
+}
+
+impl State {
+    /// Looks at all gates by the clock.
+    pub(super) fn tick_gates(&mut self) {
+        let indices: Vec<u16> = self.gates.iter().map(|(index, _)| index as u16).collect();
+        for index in indices {
+            self.expire_lines(index);
+            self.tick_gate(index);
+            self.pump(index);
+        }
+    }
+
+    fn tick_gate(&mut self, index: u16) {
+        let now = self.clock.now();
+        let (mut conns, mut quick, mut slow) = (0, 0, 0);
+        for (_, conn) in &self.conns {
+            if conn.admission != index
+                || conn.kind != ConnKind::Shared
+                || matches!(conn.io, Io::Opening)
+            {
+                continue;
+            }
+            conns += u32::from(!conn.retiring);
+            for entry in conn.in_flight.iter() {
+                match entry.marks {
+                    marks if marks.any(Marks::LOST) => {}
+                    marks if marks.any(Marks::HEAVY) => slow += 1,
+                    _ => quick += 1,
+                }
+            }
+        }
+        let node_gate = &mut self.gates[index as usize];
+        let route = node_gate.route;
+        let front = &self.fronts[route as usize];
+        let (teller, workers) = (node_gate.teller.clone(), self.proxy.workers());
+        node_gate.tell_classes(&teller, &front.table, &front.config.overload, workers);
+        node_gate.gate.recount(quick, slow);
+        let floor = node_gate.floor(conns);
+        node_gate.gate.on_tick(now, floor, 0);
+        if Work::ALL
+            .iter()
+            .any(|work| node_gate.gate.is_shedding(*work))
+        {
+            self.prune_gate(index);
+        }
+        let node_gate = &mut self.gates[index as usize];
+        let refused = std::mem::take(&mut node_gate.refused);
+        match (refused, node_gate.told) {
+            (true, told) => {
+                node_gate.told = Some(now);
+                if told.is_none() {
+                    self.tell_overload(route);
+                }
+            }
+            (false, Some(at)) if now.saturating_sub(at) > OVER_AFTER => {
+                node_gate.told = None;
+                self.tell_overload_over(route);
+            }
+            _ => {}
+        }
+    }
+
+    /// Brings the gauges of a route's gates up to date. Returns how many commands wait.
+    pub(super) fn measure_gates(&self, route: usize) -> i64 {
+        let (mut limit, mut shedding, mut waiting) = (0, 0, 0);
+        for (_, gate) in self
+            .gates
+            .iter()
+            .filter(|(_, gate)| gate.route as usize == route)
+        {
+            limit += i64::from(gate.gate.limit(Work::Quick));
+            shedding += i64::from(gate.told.is_some());
+            waiting += Work::ALL
+                .map(|work| gate.gate.waiting(work) as i64)
+                .iter()
+                .sum::<i64>();
+        }
+        let metrics = &self.fronts[route].metrics;
+        metrics.in_flight_limit.set(limit);
+        metrics.shedding.set(shedding);
+        waiting
+    }
+
+    pub(super) fn tell_overload(&self, route: u16) {
+        let front = &self.fronts[route as usize];
+        let name = &front.route.name;
+        if front.route.overloaded.begin() {
+            tracing::warn!(
+                route = %name, target = ?front.config.overload.target,
+                "Redis has more to do than it can: commands are refused (overload.target)"
+            );
+            let event = Event::new(EventKind::LimitReached, "overload.target");
+            self.proxy.journal.note(event.on(name));
+        }
+    }
+
+    pub(super) fn tell_overload_over(&self, route: u16) {
+        let route = &self.fronts[route as usize].route;
+        if route.overloaded.end() {
+            tracing::info!(route = %route.name, "no command is refused any more (overload.target)");
+            let event = Event::new(EventKind::LimitCleared, "overload.target");
+            self.proxy.journal.note(event.on(&route.name));
+        }
+    }
+
+    /// Answers those whose deadline has passed while they waited here.
+    fn expire_lines(&mut self, index: u16) {
+        let now = self.clock.now();
+        let node_gate = &self.gates[index as usize];
+        let timeouts = &self.fronts[node_gate.route as usize].config.timeouts;
+        let plain = timeouts.request.as_micros() as u64;
+        let slow = timeouts.slow_request.as_micros() as u64;
+        for lane in node_gate.lined.clone() {
+            for (work, priority) in every_line() {
+                let Some(lines) = &mut self.lanes[lane as usize].lines else {
+                    break;
+                };
+                let oldest = lines
+                    .of(work, priority)
+                    .front()
+                    .map_or(now, |entry| entry.at);
+                if now.saturating_sub(oldest) < plain.min(slow) {
+                    continue;
+                }
+                let mut kept: Vec<Ticket> = Vec::new();
+                let leaves = |entry: &Entry| {
+                    let limit = if entry.marks.any(Marks::SLOW) {
+                        slow
+                    } else {
+                        plain
+                    };
+                    let waited = now.saturating_sub(entry.at);
+                    // A session is answered in order.
+                    let leaves = !entry.marks.any(Marks::REFUSED)
+                        && waited > limit
+                        && !kept.contains(&entry.to);
+                    if !leaves && waited > plain.min(slow) {
+                        kept.push(entry.to);
+                    }
+                    leaves
+                };
+                self.take_out(lane, work, priority, Busy::Deadline, leaves);
+                if !self.lanes.contains(lane as usize) {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn every_line() -> impl Iterator<Item = (Work, Priority)> {
+    Work::ALL
+        .into_iter()
+        .flat_map(|work| Priority::ALL.map(|priority| (work, priority)))
+}

@@ -1,0 +1,242 @@
+//! Commands that wait in a lane's lines go on: to their connection when there is room, to
+//! another when the lane's node gets nothing more, or nowhere.
+
+use super::client::NONE;
+use super::failure::{Busy, Failure};
+use super::worker::State;
+use crate::admission::{Priority, Work};
+use crate::backend::{Entry, Held, Io, Marks};
+
+/// Lanes of one gate take turns; each sends so many commands in its turn.
+const QUANTUM: u32 = 32;
+
+impl State {
+    /// Sends what waits, as far as there is room.
+    pub(super) fn pump(&mut self, index: u16) {
+        let Some(node_gate) = self.gates.get_mut(index as usize) else {
+            return;
+        };
+        // Lanes take turns; whoever was served first goes to the end.
+        let lined = std::mem::take(&mut node_gate.lined);
+        for work in Work::ALL {
+            let mut sent = true;
+            while sent {
+                sent = false;
+                for &lane in &lined {
+                    let gate = &self.gates[index as usize].gate;
+                    let room = gate.room(work);
+                    if room == 0 || gate.waiting(work) == 0 {
+                        break;
+                    }
+                    let most = if lined.len() == 1 {
+                        room
+                    } else {
+                        room.min(QUANTUM)
+                    };
+                    sent |= self.pump_lane(lane, work, most);
+                }
+            }
+        }
+        let mut lined = lined;
+        lined.retain(|&lane| {
+            self.lanes
+                .get(lane as usize)
+                .and_then(|lane| lane.lines.as_ref())
+                .is_some_and(|lines| !lines.is_empty())
+        });
+        if lined.len() > 1 {
+            lined.rotate_left(1);
+        }
+        let node_gate = &mut self.gates[index as usize];
+        lined.append(&mut node_gate.lined);
+        node_gate.lined = lined;
+    }
+
+    /// Sends up to `most` commands that wait in a lane; whether there were any.
+    fn pump_lane(&mut self, lane: u32, work: Work, most: u32) -> bool {
+        let Some(place) = self.lanes.get(lane as usize) else {
+            return false;
+        };
+        if place
+            .lines
+            .as_ref()
+            .is_none_or(|lines| lines.waiting(work) == 0)
+        {
+            return false;
+        }
+        let (gate, mut conn) = (place.gate as usize, place.conn);
+        if conn != NONE && self.link_is_stale(conn) {
+            self.retire(conn);
+            conn = NONE;
+        }
+        if conn == NONE {
+            match self.open_shared(lane) {
+                Ok(opened) => conn = opened,
+                Err(failure) => {
+                    self.fail_lines(lane, &failure);
+                    return false;
+                }
+            }
+        }
+        if matches!(self.conns[conn as usize].io, Io::Opening) {
+            return false;
+        }
+        let Some(mut lines) = self.lanes[lane as usize].lines.take() else {
+            return false;
+        };
+        let now = self.clock.now();
+        let mut sent = 0;
+        for priority in Priority::ALL {
+            let line = lines.of(work, priority);
+            let mut in_block = false;
+            while sent < most || in_block {
+                let popped = line.pop(|entry, request| {
+                    self.send_waiting(conn, work, entry, request);
+                    entry
+                });
+                let Some(entry) = popped else { break };
+                let waited = now.saturating_sub(entry.at);
+                let node_gate = &mut self.gates[gate].gate;
+                node_gate.left(work, priority, Some(waited));
+                if !entry.marks.any(Marks::REFUSED) {
+                    node_gate.sent(work, 1);
+                    sent += 1;
+                    let route = self.gates[gate].route;
+                    self.fronts[route as usize]
+                        .metrics
+                        .queue_time
+                        .record(waited);
+                }
+                in_block = entry.marks.any(Marks::IN_BLOCK) && !entry.marks.any(Marks::EXEC);
+            }
+        }
+        self.lanes[lane as usize].lines = Some(lines);
+        self.lines_changed(lane);
+        sent > 0
+    }
+
+    /// A command's turn to be sent has come. `conn` is its lane's connection.
+    fn send_waiting(&mut self, conn: u32, work: Work, entry: Entry, request: &[u8]) {
+        let mut target = conn;
+        if let Some(session) = self.session(entry.to) {
+            let on_conn = session.in_flight - session.queued;
+            session.queued -= 1;
+            if on_conn > 0 {
+                target = session.conn;
+            }
+            if entry.marks.any(Marks::REFUSED) {
+                if on_conn > 0 {
+                    self.conns[target as usize].in_flight.push_back(entry);
+                } else {
+                    self.settle_entry(&entry, Busy::of(entry.command).reply(entry.marks));
+                }
+                return;
+            }
+            session.conn = target;
+        } else if entry.marks.any(Marks::REFUSED) {
+            return;
+        }
+        let marks = match work {
+            Work::Quick => entry.marks,
+            Work::Slow => entry.marks.with(Marks::HEAVY),
+        };
+        let connection = &mut self.conns[target as usize];
+        connection.append(request, Entry { marks, ..entry });
+        self.memory
+            .add_request(&mut connection.charged, request.len());
+        self.mark_dirty(target);
+    }
+
+    /// The lane's node gets nothing more: those who wait in it go where their sessions'
+    /// commands go now.
+    pub(super) fn move_lines(&mut self, lane: u32) {
+        let Some(mut lines) = self
+            .lanes
+            .get_mut(lane as usize)
+            .and_then(|it| it.lines.take())
+        else {
+            return;
+        };
+        let gate = self.lanes[lane as usize].gate as usize;
+        for work in Work::ALL {
+            for priority in Priority::ALL {
+                let line = lines.of(work, priority);
+                while let Some((entry, request)) = line.pop(|entry, it| (entry, it.to_vec())) {
+                    self.gates[gate].gate.left(work, priority, None);
+                    self.move_waiting(&entry, &request);
+                }
+            }
+        }
+        self.memory
+            .recount_conn(&mut lines.charged, Held::default());
+        self.gates[gate].lined.retain(|&lined| lined != lane);
+        self.drop_lane_if_unused(lane);
+    }
+
+    fn move_waiting(&mut self, entry: &Entry, request: &[u8]) {
+        let Some(session) = self.session(entry.to) else {
+            return;
+        };
+        if session.in_flight > session.queued || entry.marks.any(Marks::REFUSED) {
+            // What is before it is at the node that gets nothing more.
+            return self.refuse_waiting(entry, Busy::NoConnection);
+        }
+        session.queued -= 1;
+        match self.lane_conn(entry.to) {
+            Ok(conn) => {
+                self.conns[conn as usize].append(request, *entry);
+                self.sessions[entry.to.slot as usize].conn = conn;
+                self.mark_dirty(conn);
+            }
+            Err(failure) => self.fail_entry(entry, &failure.reply(), &failure),
+        }
+    }
+
+    /// No connection is to be had for those who wait in a lane.
+    pub(super) fn fail_lines(&mut self, lane: u32, failure: &Failure) {
+        let Some(mut lines) = self
+            .lanes
+            .get_mut(lane as usize)
+            .and_then(|it| it.lines.take())
+        else {
+            return;
+        };
+        let gate = self.lanes[lane as usize].gate as usize;
+        let reply = failure.reply();
+        for work in Work::ALL {
+            for priority in Priority::ALL {
+                for entry in lines.of(work, priority).take_out(|_| true) {
+                    self.gates[gate].gate.left(work, priority, None);
+                    let Some(session) = self.session(entry.to) else {
+                        continue;
+                    };
+                    if session.in_flight > session.queued || entry.marks.any(Marks::REFUSED) {
+                        self.refuse_waiting(&entry, Busy::NoConnection);
+                    } else {
+                        session.queued -= 1;
+                        self.fail_entry(&entry, &reply, failure);
+                    }
+                }
+            }
+        }
+        let held = lines.held();
+        self.memory.recount_conn(&mut lines.charged, held);
+        self.gates[gate].lined.retain(|&lined| lined != lane);
+        self.drop_lane_if_unused(lane);
+    }
+
+    /// Brings the account of a lane's lines up to date.
+    pub(super) fn lines_changed(&mut self, lane: u32) {
+        if let Some(lines) = self
+            .lanes
+            .get_mut(lane as usize)
+            .and_then(|lane| lane.lines.as_mut())
+        {
+            let held = lines.held();
+            self.memory.recount_conn(&mut lines.charged, held);
+            if lines.is_empty() {
+                self.drop_lane_if_unused(lane);
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Commands that are refused because there is too much to do: each in its turn among its
+//! session's replies, with what its client had sent behind it at once.
+
+use hashbrown::HashMap;
+
+use super::client::{Flags, NONE};
+use super::dispatch::Row;
+use super::failure::{Busy, Failure};
+use super::input::{Request, Step};
+use super::worker::State;
+use crate::admission::{Priority, Work};
+use crate::backend::{Entry, Marks, Mode, Ticket};
+use crate::command::Class;
+
+impl State {
+    /// Refuses a command, in its turn among its session's replies, and with it what its
+    /// session has sent behind it: that may build on it.
+    pub(super) fn refuse_busy(&mut self, ticket: Ticket, busy: Busy, marks: Marks) -> Step {
+        let session = &mut self.sessions[ticket.slot as usize];
+        session.flags.set(Flags::REFUSING);
+        let (in_flight, queued, conn) = (session.in_flight, session.queued, session.conn);
+        if in_flight == 0 {
+            let step = self.refuse(ticket, &Failure::Busy(busy), marks.any(Marks::SILENT));
+            self.prune(ticket);
+            return step;
+        }
+        let entry = Entry {
+            to: ticket,
+            at: self.clock.now(),
+            len: 0,
+            command: busy as u16,
+            marks: answer_only(marks),
+        };
+        if queued > 0 {
+            self.line_up(entry, Work::Quick, &[]);
+        } else if self.conns[conn as usize].mode == Mode::Shared {
+            session.in_flight += 1;
+            self.conns[conn as usize].in_flight.push_back(entry);
+        } else {
+            session.flags.set(Flags::BARRIER);
+            return Step::Wait;
+        }
+        let route = self.sessions[ticket.slot as usize].route;
+        self.fronts[route as usize].metrics.commands.inc();
+        self.count_busy(route, busy);
+        self.prune(ticket);
+        Step::Taken
+    }
+
+    /// A command behind one that was refused, in what its client had sent at once. `None` if
+    /// it is answered as always.
+    pub(super) fn refuse_with_others(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        following: &[u8],
+        row: Row,
+        silent: bool,
+    ) -> Option<Step> {
+        let mut marks = row.marks();
+        if silent {
+            marks = marks.with(Marks::SILENT);
+        }
+        match row.class {
+            Class::Plain | Class::Publish => Some(self.refuse_busy(ticket, Busy::Behind, marks)),
+            Class::Multi => {
+                let block = self.complete_block(ticket, request, following, row)?;
+                let failure = Failure::Busy(Busy::Behind);
+                let off = self.sessions[ticket.slot as usize]
+                    .flags
+                    .any(Flags::REPLY_OFF);
+                Some(self.refuse_block(ticket, &failure, &block, (silent, off)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Counts a refusal that is answered in some other way.
+    pub(super) fn count_refusal(&mut self, ticket: Ticket, busy: Busy) {
+        let route = self.sessions[ticket.slot as usize].route;
+        self.count_busy(route, busy);
+        self.prune(ticket);
+    }
+
+    pub(super) fn count_busy(&mut self, route: u16, busy: Busy) {
+        let failure = Failure::Busy(busy);
+        let metrics = &self.fronts[route as usize].metrics;
+        metrics.local_replies.inc();
+        match failure.shed() {
+            Some(limit) => metrics.shed(failure.cause(), limit),
+            None => metrics.error(failure.cause()),
+        }
+    }
+
+    /// If it has just been found that a node has too much to do: gives up those who have
+    /// waited longest.
+    pub(super) fn prune(&mut self, ticket: Ticket) {
+        let lane = self.sessions[ticket.slot as usize].lane;
+        if lane != NONE {
+            self.prune_gate(self.lanes[lane as usize].gate);
+        }
+    }
+
+    pub(super) fn prune_gate(&mut self, index: u16) {
+        self.gates[index as usize].refused = true;
+        for work in Work::ALL {
+            let gate = &mut self.gates[index as usize].gate;
+            let total = gate.waiting(work);
+            let Some(keep) = gate.take_prune(work).filter(|keep| *keep < total) else {
+                continue;
+            };
+            for lane in self.gates[index as usize].lined.clone() {
+                let Some(lines) = &self.lanes[lane as usize].lines else {
+                    continue;
+                };
+                let waiting = lines.waiting(work);
+                self.give_up(lane, work, waiting - waiting * keep / total);
+            }
+        }
+    }
+
+    /// Refuses so many of a lane's waiting commands, the oldest of the lowest priority first,
+    /// each with what its client had sent together with it.
+    fn give_up(&mut self, lane: u32, work: Work, mut count: usize) {
+        let mut given_up: HashMap<(u32, u32), u64> = HashMap::new();
+        for priority in Priority::ALL.into_iter().rev() {
+            let leaves = |entry: &Entry| {
+                let name = (entry.to.slot, entry.to.generation);
+                let leaves = !entry.marks.any(Marks::REFUSED)
+                    && (count > 0 || given_up.get(&name) == Some(&entry.at));
+                if leaves {
+                    count = count.saturating_sub(1);
+                    given_up.insert(name, entry.at);
+                }
+                leaves
+            };
+            self.take_out(lane, work, priority, Busy::QueueTime, leaves);
+        }
+    }
+
+    /// Refuses those of a line that `leaves` says.
+    pub(super) fn take_out(
+        &mut self,
+        lane: u32,
+        work: Work,
+        priority: Priority,
+        busy: Busy,
+        leaves: impl FnMut(&Entry) -> bool,
+    ) {
+        let place = &mut self.lanes[lane as usize];
+        let (gate, Some(lines)) = (place.gate, &mut place.lines) else {
+            return;
+        };
+        let taken = lines.of(work, priority).take_out(leaves);
+        for entry in taken {
+            self.gates[gate as usize].gate.left(work, priority, None);
+            self.refuse_waiting(&entry, busy);
+        }
+        self.lines_changed(lane);
+    }
+
+    /// Answers a command that has left its line without having been sent.
+    pub(super) fn refuse_waiting(&mut self, entry: &Entry, busy: Busy) {
+        let Some(session) = self.session(entry.to) else {
+            return;
+        };
+        let on_conn = session.in_flight - session.queued;
+        session.queued -= 1;
+        let (conn, route) = (session.conn, session.route);
+        let refused_before = entry.marks.any(Marks::REFUSED);
+        let busy = match refused_before {
+            true => Busy::of(entry.command),
+            false => busy,
+        };
+        if !refused_before {
+            self.count_busy(route, busy);
+        }
+        if on_conn > 0 {
+            // Its turn comes behind those.
+            let marks = answer_only(entry.marks);
+            self.conns[conn as usize].in_flight.push_back(Entry {
+                len: 0,
+                command: busy as u16,
+                marks,
+                ..*entry
+            });
+        } else {
+            self.settle_entry(entry, busy.reply(entry.marks));
+        }
+    }
+}
+
+/// Marks of an entry that only keeps the place of an answer.
+fn answer_only(marks: Marks) -> Marks {
+    marks
+        .without(Marks::WHOLE)
+        .with(Marks::LOST)
+        .with(Marks::REFUSED)
+}
