@@ -1,18 +1,26 @@
 //! The limits on clients as workers share them: the book behind a lock that is taken when a
 //! client comes, goes or says who it is, and the rules, which may change at any time.
 
-use std::fmt;
+mod permit;
+mod settings;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::book::{Book, NoPlace, NoRoom, Place, Pool, Rate};
-use super::identity::{Group, RuleTally, Who};
+use self::settings::{
+    CLIENTS, CLIENTS_KEYS, RULE_KEYS, RouteSettings, Settings, number_of, shares,
+};
+use super::book::{Book, NoPlace, NoRoom, Pool, Rate};
+use super::identity::{Group, Who};
 use super::room::{Board, Offer};
 use super::rules::RuleSet;
 use super::top::{self, IdleAges, TopIdentity};
 use super::watch::{Notice, Watch};
-use crate::config::{Clients, Config, Limit, ListenAddress};
+use crate::config::Config;
+
+pub use self::permit::ClientPermit;
+pub use self::settings::{SetError, Setting};
 
 /// The limits of one process. Everything in them can be changed while it runs.
 #[derive(Debug)]
@@ -34,88 +42,6 @@ struct Route {
     pool: Arc<Pool>,
     rules: ArcSwap<RuleSet>,
 }
-
-/// The settings in force.
-#[derive(Debug)]
-struct Settings {
-    process_max: usize,
-    routes: Vec<RouteSettings>,
-}
-
-#[derive(Clone, Debug)]
-struct RouteSettings {
-    clients: Clients,
-    limits: Vec<Limit>,
-    listen: Vec<ListenAddress>,
-}
-
-/// One number of one rule, as [`Limits::get`] tells it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Setting {
-    /// The route.
-    pub route: String,
-    /// The rule; `clients` for what holds for all clients of the route.
-    pub rule: String,
-    /// The setting's key, as in the configuration.
-    pub key: &'static str,
-    /// Its value.
-    pub value: u64,
-}
-
-/// Why a limit can not be set so.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum SetError {
-    /// There is no such route.
-    Route,
-    /// The route has no such rule.
-    Rule,
-    /// A rule has no such number; these are there.
-    Key(&'static [&'static str]),
-    /// The value is no whole number between these.
-    Value {
-        /// The least.
-        min: u64,
-        /// The most.
-        max: u64,
-    },
-    /// More would be kept for some than there are places.
-    Shares {
-        /// Places there are.
-        max: usize,
-        /// Places that would be kept.
-        kept: usize,
-    },
-}
-
-impl fmt::Display for SetError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SetError::Route => f.write_str("no such route"),
-            SetError::Rule => f.write_str("no such rule"),
-            SetError::Key(known) => write!(f, "no such limit; there are {}", known.join(", ")),
-            SetError::Value { min, max } => {
-                write!(f, "expected a whole number from {min} to {max}")
-            }
-            SetError::Shares { max, kept } => {
-                write!(f, "{kept} places would be kept, of {max} that there are")
-            }
-        }
-    }
-}
-
-impl std::error::Error for SetError {}
-
-/// What can be set of a rule while Weir runs.
-const RULE_KEYS: &[&str] = &["max_clients", "guaranteed", "accept_rate", "accept_burst"];
-
-/// What can be set of all clients of a route.
-const CLIENTS_KEYS: &[&str] = &["max_clients", "reserved_clients"];
-
-/// The rule that stands for all clients of a route.
-const CLIENTS: &str = "clients";
-
-/// The most that a number of clients may be set to, as in the configuration.
-const NUMBER_MAX: u64 = 1_000_000;
 
 impl Limits {
     /// The limits that the configuration sets.
@@ -418,94 +344,8 @@ impl Limits {
     }
 }
 
-impl Settings {
-    fn of(config: &Config) -> Settings {
-        let route = |route: &crate::config::Route| RouteSettings {
-            clients: route.clients.clone(),
-            limits: route.limits.clone(),
-            listen: route.doors().map(|door| door.address).collect(),
-        };
-        Settings {
-            process_max: config.process.max_clients,
-            routes: config.routes.iter().map(route).collect(),
-        }
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A number with its bounds.
-struct Number {
-    value: u64,
-    min: u64,
-    max: u64,
-}
-
-impl RouteSettings {
-    fn of_clients(&self, key: &str) -> Number {
-        match key {
-            "max_clients" => Number {
-                value: self.clients.max_clients as u64,
-                min: 1,
-                max: NUMBER_MAX,
-            },
-            _ => Number {
-                value: self.clients.reserved_clients as u64,
-                min: 0,
-                max: 10_000,
-            },
-        }
-    }
-
-    fn set(&mut self, rule: &str, key: &str, text: &str, most: usize) -> Result<(), SetError> {
-        let number = |min, max| {
-            text.parse()
-                .ok()
-                .filter(|value| (min..=max).contains(value))
-                .ok_or(SetError::Value { min, max })
-        };
-        if rule == CLIENTS {
-            if !CLIENTS_KEYS.contains(&key) {
-                return Err(SetError::Key(CLIENTS_KEYS));
-            }
-            let Number { min, max, .. } = self.of_clients(key);
-            let value = number(min, max.min(most as u64))? as usize;
-            match key {
-                "max_clients" => self.clients.max_clients = value,
-                _ => self.clients.reserved_clients = value,
-            }
-            return Ok(());
-        }
-        let limit = self.limits.iter_mut().find(|limit| limit.name == rule);
-        let limit = limit.ok_or(SetError::Rule)?;
-        if !RULE_KEYS.contains(&key) {
-            return Err(SetError::Key(RULE_KEYS));
-        }
-        let value = number(0, NUMBER_MAX)?;
-        match key {
-            "max_clients" => limit.max_clients = value as usize,
-            "guaranteed" => limit.guaranteed = value as usize,
-            "accept_rate" => limit.accept_rate = value as u32,
-            _ => limit.accept_burst = value as u32,
-        }
-        Ok(())
-    }
-}
-
-fn number_of(limit: &Limit, key: &str) -> u64 {
-    match key {
-        "max_clients" => limit.max_clients as u64,
-        "guaranteed" => limit.guaranteed as u64,
-        "accept_rate" => limit.accept_rate.into(),
-        _ => limit.accept_burst.into(),
-    }
-}
-
-fn shares(route: &RouteSettings) -> usize {
-    let guaranteed: usize = route.limits.iter().map(|limit| limit.guaranteed).sum();
-    guaranteed + route.clients.reserved_clients
 }
 
 fn rules(book: &mut Book, route: u16, shape: u64, settings: &RouteSettings) -> RuleSet {
@@ -521,185 +361,5 @@ fn rules(book: &mut Book, route: u16, shape: u64, settings: &RouteSettings) -> R
     rules
 }
 
-/// A client's place; given back on drop. One pointer, since every session has one.
-#[derive(Debug)]
-pub struct ClientPermit(Box<Held>);
-
-#[derive(Debug)]
-struct Held {
-    limits: Arc<Limits>,
-    /// Taken out when there is no place for who the client has turned out to be.
-    place: Option<Place>,
-}
-
-impl ClientPermit {
-    fn new(limits: &Arc<Limits>, place: Place) -> ClientPermit {
-        ClientPermit(Box::new(Held {
-            limits: limits.clone(),
-            place: Some(place),
-        }))
-    }
-
-    fn place(&self) -> &Place {
-        self.0
-            .place
-            .as_ref()
-            .expect("taken out only by what consumes the permit")
-    }
-
-    /// With whom the client is counted: by its address first, then by each rule about it.
-    pub fn groups(&self) -> &[Arc<Group>] {
-        &self.place().groups
-    }
-
-    /// The rule whose share the client takes from.
-    pub fn share(&self) -> Option<&Arc<RuleTally>> {
-        self.place().share.as_ref()
-    }
-
-    /// Gives the place to another client, which may be of another route.
-    ///
-    /// # Errors
-    /// There is still no place for that one. This one has been given back.
-    pub fn hand_over(
-        mut self,
-        route: u16,
-        who: &Who<'_>,
-        now: u64,
-    ) -> Result<ClientPermit, NoPlace> {
-        let place = self.0.place.take().expect("as above");
-        let limits = self.0.limits.clone();
-        let rules = limits.rules(route);
-        let handed = limits.book().hand_over(&place, route, &rules, who, now);
-        Ok(ClientPermit::new(&limits, handed?))
-    }
-
-    /// Whether the client is an operator's.
-    pub fn is_operator(&self) -> bool {
-        self.place().is_operator
-    }
-
-    /// Whether it was counted by rules that have become others since.
-    pub fn is_outdated(&self) -> bool {
-        let place = self.place();
-        self.0.limits.rules(place.route).shape != place.shape
-    }
-
-    /// Counts the client anew, by who it is now.
-    ///
-    /// # Errors
-    /// There is no place for who it has turned out to be; its old one is given back.
-    pub fn become_who(mut self, who: &Who<'_>, now: u64) -> Result<ClientPermit, NoPlace> {
-        let mut place = self.0.place.take().expect("as above");
-        let limits = &self.0.limits;
-        let rules = limits.rules(place.route);
-        limits.book().change(&mut place, &rules, who, now)?;
-        self.0.place = Some(place);
-        Ok(self)
-    }
-}
-
-impl Drop for ClientPermit {
-    fn drop(&mut self) {
-        if let Some(place) = &self.0.place {
-            self.0.limits.book().leave(place);
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn limits() -> Arc<Limits> {
-        let text = "process.max_clients = 100
-            [route.main]
-            backend = \"h:1\"
-            [route.main.limits.each]
-            max_clients = 1";
-        Limits::new(
-            &Config::parse("weir.toml", text).expect("a configuration"),
-            1,
-        )
-    }
-
-    fn who() -> Who<'static> {
-        Who {
-            address: "10.0.0.1".parse().expect("an address"),
-            listener: 0,
-            user: Some(b"default"),
-            name: b"",
-            certificate: &[],
-        }
-    }
-
-    #[test]
-    fn numbers_are_set_while_clients_are_there() {
-        let limits = limits();
-        let _first = limits.enter(0, &who(), 0).expect("room");
-        assert_eq!(limits.enter(0, &who(), 0).unwrap_err().why, NoRoom::Ceiling);
-        limits
-            .set("main", "each", "max_clients", "2")
-            .expect("can be set");
-        let second = limits.enter(0, &who(), 0).expect("room");
-        limits
-            .set("main", "each", "max_clients", "1")
-            .expect("can be set");
-        // Nobody is cut off, and nobody comes in before there are fewer.
-        assert_eq!(limits.taken(), 2);
-        drop(second);
-        assert_eq!(limits.enter(0, &who(), 0).unwrap_err().why, NoRoom::Ceiling);
-        limits
-            .set("main", "each", "max_clients", "0")
-            .expect("can be set");
-        limits
-            .set("main", "clients", "max_clients", "1")
-            .expect("can be set");
-        assert_eq!(limits.enter(0, &who(), 0).unwrap_err().why, NoRoom::Route);
-        let set = limits.get().into_iter();
-        let values: Vec<_> = set
-            .map(|setting| (setting.rule, setting.key, setting.value))
-            .collect();
-        assert_eq!(values[0], ("clients".to_owned(), "max_clients", 1));
-        assert_eq!(values[2], ("each".to_owned(), "max_clients", 0));
-    }
-
-    #[test]
-    fn what_can_not_be_set_so_changes_nothing() {
-        let limits = limits();
-        let before = limits.get();
-        let set = |route, rule, key, value| limits.set(route, rule, key, value).unwrap_err();
-        assert_eq!(set("x", "each", "max_clients", "1"), SetError::Route);
-        assert_eq!(set("main", "x", "max_clients", "1"), SetError::Rule);
-        assert_eq!(set("main", "each", "x", "1"), SetError::Key(RULE_KEYS));
-        let value = SetError::Value {
-            min: 0,
-            max: NUMBER_MAX,
-        };
-        assert_eq!(set("main", "each", "guaranteed", "many"), value);
-        let value = SetError::Value { min: 1, max: 100 };
-        assert_eq!(set("main", "clients", "max_clients", "101"), value);
-        let shares = SetError::Shares {
-            max: 100,
-            kept: 101,
-        };
-        assert_eq!(set("main", "each", "guaranteed", "101"), shares);
-        assert_eq!(limits.get(), before);
-    }
-
-    #[test]
-    fn a_permit_that_outlives_its_rules_is_counted_anew() {
-        let limits = limits();
-        let permit = limits.enter(0, &who(), 0).expect("room");
-        assert!(!permit.is_outdated());
-        limits
-            .set("main", "each", "guaranteed", "10")
-            .expect("can be set");
-        assert!(permit.is_outdated());
-        assert_eq!(limits.route_kept(0), 10);
-        let permit = permit.become_who(&who(), 0).expect("it has a place");
-        assert_eq!(limits.route_kept(0), 9);
-        drop(permit);
-        assert_eq!((limits.taken(), limits.route_kept(0)), (0, 10));
-    }
-}
+mod tests;
