@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::book::NoRoom;
 use super::growth::Growth;
+use super::place::NoRoom;
 use super::token_bucket::TokenBucket;
 use crate::config::Network;
 use crate::metrics::Latch;

@@ -11,8 +11,9 @@ use arc_swap::{ArcSwap, Guard};
 use self::settings::{
     CLIENTS, CLIENTS_KEYS, RULE_KEYS, RouteSettings, Settings, number_of, shares,
 };
-use super::book::{Book, NoPlace, NoRoom, Pool, Rate};
+use super::book::Book;
 use super::identity::{Group, Who};
+use super::place::{NoPlace, NoRoom, Pool, Rate};
 use super::room::{Board, Offer};
 use super::rules::RuleSet;
 use super::top::{self, IdleAges, TopIdentity};

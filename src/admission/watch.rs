@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use super::book::{Book, NoRoom, Pool};
+use super::book::Book;
 use super::identity::Group;
 use super::idle::NEARLY_FULL;
+use super::place::{NoRoom, Pool};
 use super::rules::RuleSet;
 
 /// Below this share of the places it is no longer nearly full.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::Limits;
-use crate::admission::book::{NoPlace, Place};
 use crate::admission::identity::{Group, RuleTally, Who};
+use crate::admission::place::{NoPlace, Place};
 
 /// A client's place; given back on drop. One pointer, since every session has one.
 #[derive(Debug)]
