@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::{Change, Mistakes, Override, Reload, Source};
 use crate::metrics::{Event, EventKind};
 use crate::net::{self, DescriptorError};
-use crate::session::Proxy;
+use crate::session::{Proxy, Which};
 
 /// Puts another log filter into force.
 pub type SetFilter = Box<dyn Fn(&str) -> Result<(), String>>;
@@ -83,7 +83,9 @@ impl Keeper {
     }
 
     /// Reads the file again and puts it into force: wholly, or not at all. What was set
-    /// by hand is as the file says afterwards. Notes what came of it; `by` is who asked.
+    /// by hand is as the file says afterwards. Certificates are read again with it, which
+    /// blocks for as long as reading a few small files takes. Notes what came of it; `by`
+    /// is who asked.
     ///
     /// # Errors
     /// Why nothing has changed.
@@ -98,6 +100,7 @@ impl Keeper {
                     .iter()
                     .fold(event, |event, text| event.with("change", text));
                 self.proxy.journal.note(event);
+                self.proxy.renew_certificates(Which::All);
             }
             Err(refused) => {
                 tracing::warn!(by, "settings were not read again: {refused}");

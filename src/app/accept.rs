@@ -11,9 +11,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use super::pace::Pace;
-use crate::config::ListenAddress;
+use crate::config::{Clients, ListenAddress};
 use crate::metrics::{Event, EventKind};
-use crate::net::{self, ListenOptions, TuneOptions};
+use crate::net::{self, Accepted, ListenOptions, TuneOptions};
 use crate::session::{Door, Message, Newcomer, Proxy};
 
 /// How often it is looked whether a listener that fell behind has caught up.
@@ -54,13 +54,7 @@ pub fn listen(proxy: &Proxy) -> io::Result<Vec<Listener>> {
                 )
             })?;
             if matches!(address, ListenAddress::Tcp(_)) {
-                net::tune(
-                    &socket,
-                    &TuneOptions {
-                        nodelay: settings.clients.tcp_nodelay,
-                        keepalive: settings.clients.tcp_keepalive,
-                    },
-                )?;
+                net::tune(&socket, &options_of(&settings.clients))?;
             }
             listeners.push(Listener {
                 socket,
@@ -70,6 +64,41 @@ pub fn listen(proxy: &Proxy) -> io::Result<Vec<Listener>> {
         }
     }
     Ok(listeners)
+}
+
+/// What the kernel is told about each client.
+fn options_of(settings: &Clients) -> TuneOptions {
+    TuneOptions {
+        nodelay: settings.tcp_nodelay,
+        keepalive: settings.tcp_keepalive,
+    }
+}
+
+/// The options of a listener, which its clients inherit, as the settings change.
+struct Tuning {
+    options: TuneOptions,
+    /// Who is in the kernel's queue still may have connected before the change.
+    is_new: bool,
+}
+
+impl Tuning {
+    fn follow(&mut self, listener: &net::Listener, settings: &Clients) {
+        let options = options_of(settings);
+        if options != self.options && listener.path().is_none() {
+            self.options = options;
+            self.is_new = true;
+            if let Err(error) = net::tune(listener, &options) {
+                tracing::warn!(%error, "a listener keeps the options that it had");
+            }
+        }
+    }
+
+    fn complete(&self, client: &Accepted) {
+        if self.is_new {
+            // Fails only for a client that has gone already.
+            let _ = client.tune(&self.options);
+        }
+    }
 }
 
 /// Accepts until told to stop. Runs on the first worker, so that with one worker no
@@ -93,6 +122,10 @@ pub async fn accept(proxy: Arc<Proxy>, listener: Listener, mut stop: watch::Rece
     let _ = tokio::time::timeout(patience, route_of.deployment.first_met()).await;
     let door: &Door = &route_of.doors[door_index as usize];
     let mut pace = Pace::new(0);
+    let mut tuning = Tuning {
+        options: options_of(&route_of.settings().clients),
+        is_new: false,
+    };
     let now = || proxy.started.elapsed().as_micros() as u64;
     loop {
         // Somebody is there before a place is taken: nobody holds one for nobody.
@@ -108,6 +141,7 @@ pub async fn accept(proxy: Arc<Proxy>, listener: Listener, mut stop: watch::Rece
             },
         };
         let settings = route_of.settings();
+        tuning.follow(socket.get_ref(), &settings.clients);
         let mut delay = None;
         for _ in 0..BATCH {
             delay = pace.wait(&settings.clients, now());
@@ -117,6 +151,7 @@ pub async fn accept(proxy: Arc<Proxy>, listener: Listener, mut stop: watch::Rece
             match ready.try_io(|socket| net::accept(socket.get_ref())) {
                 Ok(Ok((socket, peer))) => {
                     pace.count(&settings.clients, now());
+                    tuning.complete(&socket);
                     let has_shown = place.is_none();
                     hand_over(
                         &proxy,
@@ -140,7 +175,10 @@ pub async fn accept(proxy: Arc<Proxy>, listener: Listener, mut stop: watch::Rece
                         break;
                     }
                 }
-                Err(_would_block) => break,
+                Err(_would_block) => {
+                    tuning.is_new = false;
+                    break;
+                }
             }
         }
         match delay {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use socket2::SockAddr;
 
-use super::{Listener, Peer, Stream};
+use super::{Listener, Peer, Stream, TuneOptions};
 
 /// How long the acceptor waits after a [`AcceptFault::Exhausted`]: long enough
 /// that trying again costs nothing, short enough that a client which is let in
@@ -62,6 +62,17 @@ pub enum Accepted {
 }
 
 impl Accepted {
+    /// Sets the options of a client that has connected before its listener had them.
+    ///
+    /// # Errors
+    /// What the kernel says: the client has gone already.
+    pub fn tune(&self, options: &TuneOptions) -> io::Result<()> {
+        match self {
+            Accepted::Tcp(socket) => super::tune(socket, options),
+            Accepted::Unix(_) => Ok(()),
+        }
+    }
+
     /// Registers it with the event loop of this thread.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use socket2::{SockRef, TcpKeepalive};
 const KEEPALIVE_PROBES: u32 = 3;
 
 /// Options of a connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TuneOptions {
     /// Send at once instead of waiting for more (`TCP_NODELAY`).
     pub nodelay: bool,

@@ -1,6 +1,7 @@
 //! The real `weir` binary, run as a user runs it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 
 use super::process::Process;
@@ -12,7 +13,8 @@ pub struct WeirProcess {
     process: Process,
     listen: ReservedPort,
     admin: ReservedPort,
-    _config: Option<tempfile::TempDir>,
+    backend: SocketAddr,
+    config: Option<tempfile::TempDir>,
 }
 
 impl WeirProcess {
@@ -30,29 +32,37 @@ impl WeirProcess {
             .args(["--admin", &admin.address().to_string()])
             .args(["--backend", &redis.address().to_string()])
             .args(arguments);
-        Self::start(command, listen, admin, None)
+        Self::start(command, listen, admin, redis.address(), None)
     }
 
     /// Weir with a config file. In its text `{listen}` and `{admin}` stand for the addresses
     /// of the free ports taken for this process, `{backend}` for the address of `redis`.
     pub fn with_config(redis: &RedisServer, config: &str) -> Self {
         let (listen, admin) = (ReservedPort::new(), ReservedPort::new());
-        let config = config
-            .replace("{listen}", &listen.address().to_string())
-            .replace("{admin}", &admin.address().to_string())
-            .replace("{backend}", &redis.address().to_string());
+        let config = filled(config, &listen, &admin, redis.address());
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("weir.toml");
         std::fs::write(&path, config).expect("a config file");
         let mut command = binary();
         command.arg("--config").arg(path);
-        Self::start(command, listen, admin, Some(directory))
+        Self::start(command, listen, admin, redis.address(), Some(directory))
+    }
+
+    /// Weir by this command, which has it listen at these addresses.
+    pub fn with_command(
+        command: Command,
+        listen: ReservedPort,
+        admin: ReservedPort,
+        backend: SocketAddr,
+    ) -> Self {
+        Self::start(command, listen, admin, backend, None)
     }
 
     fn start(
         mut command: Command,
         listen: ReservedPort,
         admin: ReservedPort,
+        backend: SocketAddr,
         config: Option<tempfile::TempDir>,
     ) -> Self {
         let address = listen.address();
@@ -67,8 +77,20 @@ impl WeirProcess {
             process,
             listen,
             admin,
-            _config: config,
+            backend,
+            config,
         }
+    }
+
+    /// The file that it was started with.
+    pub fn config_path(&self) -> PathBuf {
+        let directory = self.config.as_ref().expect("started with a config file");
+        directory.path().join("weir.toml")
+    }
+
+    /// A text for a config file with the same addresses in the places of `{listen}` and so on.
+    pub fn filled(&self, config: &str) -> String {
+        filled(config, &self.listen, &self.admin, self.backend)
     }
 
     /// Where clients connect.
@@ -152,6 +174,18 @@ impl WeirProcess {
     pub fn wait(&mut self) -> ExitStatus {
         self.process.wait()
     }
+}
+
+fn filled(
+    config: &str,
+    listen: &ReservedPort,
+    admin: &ReservedPort,
+    backend: SocketAddr,
+) -> String {
+    config
+        .replace("{listen}", &listen.address().to_string())
+        .replace("{admin}", &admin.address().to_string())
+        .replace("{backend}", &backend.to_string())
 }
 
 /// The binary under test, ready for arguments; for tests of the command line itself.

@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::authority::Files;
+use super::authority::Files;
 use crate::support::{DEADLINE, encode, reply_length};
 
 /// A blocking client.
