@@ -41,6 +41,9 @@ struct Watch {
     /// What is looked up, and what that was found to be last.
     names: BTreeMap<String, Vec<String>>,
     incumbent: Option<NodeId>,
+    /// Whom the sentinels named when another was found to have taken its place: it is not
+    /// waited for while they still do.
+    passed_over: Option<NodeId>,
     lineage: Lineage,
     samples: OffsetSamples,
     /// What each sentinel says that answers.
@@ -84,6 +87,7 @@ pub async fn watch(deployment: Arc<Deployment>, tell: Box<dyn Fn()>) {
         members: Vec::new(),
         names,
         incumbent: None,
+        passed_over: None,
         lineage: Lineage::default(),
         samples: OffsetSamples::default(),
         views: BTreeMap::new(),
@@ -217,6 +221,10 @@ impl Watch {
         let addresses = self.names.get(primary)?;
         let is_it = |it: &Watched| addresses.contains(&it.node.address);
         self.members.iter().position(is_it)
+    }
+
+    fn is_passed_over(&self, place: usize) -> bool {
+        self.passed_over == Some(self.members[place].node.id)
     }
 
     /// Takes over a list of nodes that was changed while Weir runs.
@@ -356,7 +364,8 @@ impl Watch {
         }
         let candidates: Vec<_> = self.members.iter().map(Watched::candidate).collect();
         let incumbent = self.incumbent.and_then(|id| self.place(id));
-        let verdict = elect(&candidates, incumbent, self.appointed(), &self.lineage);
+        let appointed = self.appointed().filter(|&it| !self.is_passed_over(it));
+        let verdict = elect(&candidates, incumbent, appointed, &self.lineage);
         for (watched, standing) in self.members.iter_mut().zip(&verdict.standings) {
             watched.standing = *standing;
         }
@@ -427,6 +436,8 @@ impl Watch {
             return;
         }
         let first = self.incumbent.replace(id).is_none();
+        let appointed = self.appointed().map(|it| self.members[it].node.id);
+        self.passed_over = appointed.filter(|&appointed| appointed != id);
         self.followed_at = Instant::now();
         self.hurry();
         // Offsets of one primary say nothing of those of another.

@@ -105,8 +105,11 @@ pub fn elect(
         .collect();
     let primary = match appointed {
         Some(appointed) if masters.contains(&appointed) => Some(appointed),
-        // The sentinels' choice is out of reach: another would be a second primary.
-        Some(appointed) if !candidates[appointed].says(Role::Replica) => None,
+        // The sentinels' choice is out of reach: another would be a second primary. But
+        // one that was promoted from it is the choice that they are about to tell.
+        Some(appointed) if !candidates[appointed].says(Role::Replica) => {
+            promoted_from_last(candidates, &masters, lineage)
+        }
         _ => choose(candidates, &masters, incumbent, lineage),
     };
     let mut history = lineage.clone();
@@ -119,6 +122,20 @@ pub fn elect(
         .map(|(index, candidate)| standing(index, candidate, primary, &history))
         .collect();
     Verdict { primary, standings }
+}
+
+/// The one that went on from the history of the last primary.
+fn promoted_from_last(
+    candidates: &[Candidate<'_>],
+    masters: &[usize],
+    lineage: &Lineage,
+) -> Option<usize> {
+    let last = lineage.0.last()?;
+    let went_on = |index: &&usize| {
+        let report = candidates[**index].report;
+        report.is_some_and(|it| it.replid2.as_ref() == Some(last))
+    };
+    masters.iter().find(went_on).copied()
 }
 
 fn choose(
@@ -365,9 +382,17 @@ mod tests {
             elect(&unreachable, Some(0), Some(1), &lineage("a")).primary,
             None
         );
+        // The one that they are promoting is their next choice, and no other is.
+        let promoted = report(Role::Primary, "b", Some("a"));
+        let both = [known(None), known(Some(&promoted))];
+        assert_eq!(
+            elect(&both, Some(0), Some(0), &lineage("a")).primary,
+            Some(1)
+        );
+        let both = [known(None), known(Some(&other))];
+        assert_eq!(elect(&both, Some(0), Some(0), &lineage("a")).primary, None);
         // They have not noticed yet that their choice was demoted by hand.
         let demoted = report(Role::Replica, "b", Some("a"));
-        let promoted = report(Role::Primary, "b", Some("a"));
         let both = [known(Some(&demoted)), known(Some(&promoted))];
         assert_eq!(
             elect(&both, Some(0), Some(0), &lineage("a")).primary,

@@ -18,6 +18,7 @@ pub mod client_line;
 mod console;
 mod control;
 mod delivery;
+mod deposed;
 mod dispatch;
 mod door;
 mod drain;

@@ -510,6 +510,7 @@ impl State {
         let conn: &mut Conn = &mut self.conns[index as usize];
         conn.slow.before = slow_before;
         conn.sampler = self.sampler;
+        let generation = conn.generation;
         let front = &self.fronts[self.lanes[conn.lane as usize].route as usize];
         front.metrics.backend_bytes_in.add(bytes.len() as u64);
         let mut sink = SessionSink {
@@ -545,17 +546,27 @@ impl State {
         if !sampled.is_empty() {
             self.note_sampled(index, &sampled);
         }
+        let heeded_from = (!heeded.is_empty()).then(|| {
+            let conn = &self.conns[index as usize];
+            (conn.route, self.lanes[conn.lane as usize].node.id)
+        });
         self.recount_conn_memory(index);
         for (entry, reply) in inspect {
             self.inspect(&entry, &reply);
         }
-        for (entry, request, reply) in heeded {
-            self.heed(index, &entry, request, &reply);
+        let ticket = Ticket {
+            slot: index,
+            generation,
+        };
+        if let Some((route, node)) = heeded_from {
+            self.heed_all(ticket, route, node, heeded);
         }
         for (source, frame) in redirected {
             self.redirect(source, &frame);
         }
         match outcome {
+            // What was heeded may have ended it.
+            _ if self.conn(ticket).is_none() => self.pump(gate_index),
             Err(broken) => self.conn_lost(index, &broken),
             Ok(()) => {
                 if (self.conns.get(index as usize)).is_some_and(Conn::has_large_head) {

@@ -8,7 +8,8 @@
 
 use super::client::Flags;
 use super::worker::State;
-use crate::backend::{Entry, Marks, Ticket, is_about_node};
+use crate::backend::{Entry, Kind, Marks, Ticket, is_about_node};
+use crate::router::NodeId;
 
 /// Replies that are kept of one session, at most, in bytes.
 const STASH_MAX: usize = 1 << 20;
@@ -26,27 +27,47 @@ pub struct Stashed {
 pub struct Stash {
     answered: Vec<Stashed>,
     /// To which node the commands were sent.
-    node: u32,
+    node: NodeId,
 }
 
 impl State {
-    /// A reply that says what the node is, or one behind such a reply.
-    pub(super) fn heed(&mut self, index: u32, entry: &Entry, request: Vec<u8>, reply: &[u8]) {
+    /// Replies of one connection that say what its node is, and those behind them.
+    pub(super) fn heed_all(
+        &mut self,
+        conn: Ticket,
+        route: u16,
+        node: NodeId,
+        heeded: Vec<(Entry, Vec<u8>, Vec<u8>)>,
+    ) {
+        let deployment = &self.fronts[route as usize].route.deployment;
+        deployment.doubt(node);
+        if deployment.primary().id != self.fronts[route as usize].node.id {
+            // This worker is about to hear of it.
+            self.take_topology(route);
+        } else if deployment.outage().is_some() && node == self.fronts[route as usize].node.id {
+            // Or what goes again would only be refused once more.
+            self.retire_shared(conn);
+        }
+        for (entry, request, reply) in heeded {
+            self.heed(node, &entry, request, &reply);
+        }
+    }
+
+    fn retire_shared(&mut self, ticket: Ticket) {
+        if self
+            .conn(ticket)
+            .is_some_and(|conn| conn.kind == Kind::Shared)
+        {
+            self.retire(ticket.slot);
+        }
+    }
+
+    fn heed(&mut self, node: NodeId, entry: &Entry, request: Vec<u8>, reply: &[u8]) {
         let Some(session) = self.session(entry.to) else {
             return;
         };
-        let route = session.route;
         session.flags.set(Flags::STASHED.with(Flags::BARRIER));
         let in_flight = session.in_flight as usize;
-        let node = match self.conns.get(index as usize) {
-            Some(conn) => self.lanes[conn.lane as usize].node.id,
-            // Lost behind these replies.
-            None => u32::MAX,
-        };
-        if is_about_node(reply) {
-            let deployment = &self.fronts[route as usize].route.deployment;
-            deployment.doubt(node);
-        }
         let stash = self
             .stashes
             .entry((entry.to.slot, entry.to.generation))
@@ -77,23 +98,21 @@ impl State {
         let Some(stash) = self.stashes.get(&(ticket.slot, ticket.generation)) else {
             return;
         };
-        let was_primary = stash.node == front.node.id;
-        let may_go = stash.answered.iter().all(|it| {
-            let refused = is_about_node(&it.reply);
-            let once = !it.entry.marks.any(Marks::RETRIED);
-            match was_primary {
-                // For as long as a primary is waited for.
-                true => {
-                    (refused && now.saturating_sub(it.entry.at) <= patience)
-                        || (it.entry.marks.any(Marks::SAFE) && once)
-                }
-                false => once && (refused || it.entry.marks.any(Marks::SAFE)),
-            }
-        });
         let all_read = stash
             .answered
             .iter()
             .all(|it| self.is_read_entry(&it.entry));
+        // Of a replica nothing is asked but reads.
+        let was_primary = stash.node == front.node.id || !all_read;
+        let may_go = stash.answered.iter().all(|it| {
+            let is_harmless = is_about_node(&it.reply) || it.entry.marks.any(Marks::SAFE);
+            let is_in_time = match was_primary {
+                // For as long as a primary is waited for.
+                true => now.saturating_sub(it.entry.at) <= patience,
+                false => !it.entry.marks.any(Marks::RETRIED),
+            };
+            is_harmless && is_in_time
+        });
         let target = match (may_go, all_read && was_primary) {
             (false, _) => None,
             // Never to the primary.

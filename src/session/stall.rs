@@ -15,7 +15,10 @@ use crate::backend::{Broken, Entry, Io, Kind, Marks, Ticket};
 /// How long the oldest command of a shared connection may be unanswered before
 /// it is asked, over another connection, whether the node answers there. A long
 /// script makes Redis answer `-BUSY` elsewhere, which its callers should see.
-const SUSPECT_AFTER: Duration = Duration::from_millis(100);
+pub(super) const SUSPECT_AFTER: Duration = Duration::from_millis(100);
+
+/// While a connection is suspect all nodes are looked at once in so many ticks.
+const LOOK_AROUND_TICKS: usize = 8;
 
 impl State {
     /// Looks at a shared connection that has commands on it.
@@ -29,7 +32,14 @@ impl State {
             return;
         }
         let asked = conn.probed_at_progress == conn.progress_at && now < conn.probe_again_at;
-        if silent <= SUSPECT_AFTER || conn.probing || asked {
+        if silent <= SUSPECT_AFTER {
+            return;
+        }
+        if self.tick.is_multiple_of(LOOK_AROUND_TICKS) {
+            // If it is the node that hangs, another may be taking its place.
+            self.fronts[conn.route as usize].route.deployment.look();
+        }
+        if conn.probing || asked {
             return;
         }
         conn.probing = true;
@@ -188,7 +198,6 @@ impl State {
             }
             start += entry.len as usize;
         }
-        let route = conn.route;
         let mut targets: HashMap<(u32, u32), Option<u32>> = HashMap::new();
         for (place, entry, request) in again {
             if self.session(entry.to).is_none() {
@@ -203,13 +212,7 @@ impl State {
                 }
             };
             let Some(target) = target else { continue };
-            let stuck = &mut self.conns[index as usize].in_flight[place];
-            stuck.marks = stuck.marks.with(Marks::ANSWERED);
-            let marks = entry.marks.with(Marks::RETRIED);
-            self.conns[target as usize].append(&request, Entry { marks, ..entry });
-            self.mark_dirty(target);
-            self.sessions[entry.to.slot as usize].conn = target;
-            self.fronts[route as usize].metrics.retries.inc();
+            self.move_entry(index, place, &entry, &request, target);
         }
     }
 }
@@ -217,13 +220,13 @@ impl State {
 /// Commands that are answered already, or another worker's.
 const NOT_OURS: Marks = Marks::ANSWERED.with(Marks::LINK);
 
-fn name(entry: &Entry) -> (u32, u32) {
+pub(super) fn name(entry: &Entry) -> (u32, u32) {
     (entry.to.slot, entry.to.generation)
 }
 
 /// The sessions with commands here, and whether all of those may be sent again. The one
 /// that the connection is stuck on would only get stuck again.
-fn movable<'a>(
+pub(super) fn movable<'a>(
     entries: impl Iterator<Item = &'a Entry>,
     stuck_by_head: bool,
 ) -> HashMap<(u32, u32), bool> {

@@ -152,6 +152,9 @@ impl State {
         let now = self.clock.now();
         self.report_to_node(index);
         self.expire_requests(index);
+        if self.conns.contains(index as usize) && self.look_for_deposed(index) {
+            return;
+        }
         let Some(conn) = self.conns.get(index as usize) else {
             return;
         };

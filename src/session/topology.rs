@@ -51,6 +51,9 @@ impl State {
         front.node = snapshot.primary().clone();
         front.snapshot = snapshot.clone();
         let after = front.node.id;
+        if before != after {
+            front.primary_since = self.clock.now();
+        }
         self.refresh_tables();
         self.move_sessions(route);
         let of_route = |(index, conn): (usize, &crate::backend::Conn)| {
@@ -78,7 +81,12 @@ impl State {
                     self.tell_links(&conn);
                     self.shared_lost(&conn);
                 }
-                Fate::Retired if matches!(kind, Kind::Shared | Kind::Control) => self.retire(slot),
+                Fate::Retired if matches!(kind, Kind::Shared | Kind::Control) => {
+                    self.retire(slot);
+                    if !snapshot.topology.is_writable && self.conn(ticket).is_some() {
+                        self.ask_replicas(slot);
+                    }
+                }
                 Fate::Retired => self.retire_idle_lease(slot),
             }
         }

@@ -64,6 +64,8 @@ pub struct Front {
     pub node: Arc<Node>,
     /// All nodes behind the route; refreshed when they change.
     pub snapshot: Arc<Snapshot>,
+    /// Since when that is it, by the worker's clock.
+    pub primary_since: u64,
     /// Commands or sessions wait for a primary.
     pub is_holding: bool,
     /// The sessions among those whose command is still in their input.
@@ -193,6 +195,7 @@ impl Worker {
                 config: route.settings(),
                 node: snapshot.primary().clone(),
                 snapshot,
+                primary_since: 0,
                 is_holding: false,
                 waiting: Vec::new(),
                 metrics: route.metrics[index].clone(),

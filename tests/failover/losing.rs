@@ -157,3 +157,57 @@ fn a_primary_that_is_killed_again_and_again_loses_nothing_that_was_acknowledged(
         assert!(told.unknown <= 4 && told.refused == 0, "{told:?}");
     }
 }
+
+/// What a stopped primary has taken is not waited for any longer than its successor takes
+/// to be known: it would be lost with whatever it may still acknowledge.
+#[test]
+fn nobody_waits_for_a_hung_primary_that_has_a_successor() {
+    let mut replicas = Replicas::start(2);
+    // So that only the successor can be the reason.
+    let more = "[route.main.timeouts]\nstall = \"5m\"\nrequest = \"5m\"\n\
+                [route.main.health]\nsilence_max = \"1h\"\n";
+    let weir = weir_before(&replicas, more);
+    let mut reader = weir.client();
+    let mut writer = weir.client();
+    writer.expect_command(&["SET", "k", "v"], "+OK\r\n");
+    reader.expect_command(&["GET", "k"], "$1\r\nv\r\n");
+    replicas.wait_until_caught_up(1, 0);
+    replicas.nodes[0].stop();
+    reader.send(encode(&["GET", "k"]));
+    writer.send(encode(&["INCR", "n"]));
+    replicas.promote(1, &[]);
+    reader.expect("$1\r\nv\r\n");
+    let reply = writer.try_read_reply().expect("a reply");
+    let unknown = "ERR weir: upstream connection lost, command outcome unknown";
+    assert_eq!(error(&reply), Some(unknown));
+    writer.expect_command(&["INCR", "n"], ":1\r\n");
+    replicas.nodes[0].cont();
+    wait_for_state(&weir, &replicas.nodes[0], &["standing=\"rival\""]);
+}
+
+/// A primary that hangs and has no successor: what only reads is asked again at a replica,
+/// where it may be stale, and a write waits.
+#[test]
+fn reads_under_way_to_a_hung_primary_are_asked_again_at_a_replica() {
+    let mut replicas = Replicas::start(2);
+    let more = "[route.main.timeouts]\nstall = \"5m\"\nrequest = \"5m\"\n\
+                [route.main.health]\nsilence_max = \"300ms\"\n\
+                [route.main.failover]\nstale_reads_on_failure = true\n";
+    let weir = weir_before(&replicas, more);
+    let label = format!("node=\"{}\"", replicas.nodes[1].address());
+    wait_until("the replica may serve", || {
+        weir.metric("weir_node_read_weight", &[&label]) == 1.0
+    });
+    let mut reader = weir.client();
+    let mut writer = weir.client();
+    writer.expect_command(&["SET", "k", "v"], "+OK\r\n");
+    reader.expect_command(&["GET", "k"], "$1\r\nv\r\n");
+    replicas.wait_until_caught_up(1, 0);
+    replicas.nodes[0].stop();
+    reader.send(encode(&["GET", "k"]));
+    writer.send(encode(&["INCR", "n"]));
+    reader.expect("$1\r\nv\r\n");
+    // It was only stopped, and nobody took its place: the write has run.
+    replicas.nodes[0].cont();
+    writer.expect(":1\r\n");
+}

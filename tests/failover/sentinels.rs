@@ -81,3 +81,25 @@ fn sentinels_and_nodes_have_passwords_of_their_own() {
     client.expect_command(&["SET", "k", "w"], "+OK\r\n");
     assert!(!weir.log().contains("secret"), "{}", weir.log());
 }
+
+/// Sentinels name the new primary only when they have told its replicas; it is followed as
+/// soon as it says itself what it is.
+#[test]
+fn one_that_sentinels_are_about_to_name_is_followed_at_once() {
+    let mut replicas = Replicas::start(2);
+    // They would begin in an hour.
+    let sentinels = Sentinels::watch(&replicas, "sentinel down-after-milliseconds main 3600000\n");
+    let weir = weir(&replicas.nodes[0], &sentinels.settings(), "");
+    weir.client().expect_command(&["SET", "k", "v"], "+OK\r\n");
+    wait_for_state(&weir, &replicas.nodes[1], &["standing=\"follower\""]);
+    replicas.wait_until_caught_up(1, 0);
+    replicas.nodes[0].kill();
+    replicas.promote(1, &[]);
+    wait_for_state(&weir, &replicas.nodes[1], &["standing=\"primary\""]);
+    weir.client().expect_command(&["SET", "k", "w"], "+OK\r\n");
+    // The one that they still name comes back, without its data: it is waited for no more.
+    replicas.nodes[0].restart();
+    wait_for_state(&weir, &replicas.nodes[0], &["standing=\"rival\""]);
+    let mut client = weir.client();
+    client.expect_command(&["GET", "k"], "$1\r\nw\r\n");
+}

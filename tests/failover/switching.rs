@@ -1,7 +1,9 @@
 //! A planned change of the primary: nobody sees an error.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
 use super::counters::{check, run};
-use super::support::{Replicas, wait_until};
+use super::support::{Replicas, encode, wait_until};
 use super::{wait_for_state, weir_before};
 
 #[test]
@@ -69,4 +71,52 @@ fn a_failover_command_under_load_fails_no_command() {
         }
         wait_for_state(&weir, &replicas.nodes[primary], &["standing=\"primary\""]);
     }
+}
+
+/// Writes and reads that are sent together are refused and answered in turn by a primary
+/// that is demoted: all of them go to its successor.
+#[test]
+fn a_failover_command_under_pipelines_fails_no_command() {
+    let replicas = Replicas::start(2);
+    let more = "[process]\nworkers = 2\n[route.main.failover]\nhold = \"20s\"\n";
+    let weir = weir_before(&replicas, more);
+    let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..8)
+            .map(|id| {
+                let (weir, stop, rounds) = (&weir, &stop, &rounds);
+                scope.spawn(move || {
+                    let mut client = weir.client();
+                    let (count, text) = (format!("count:{id}"), format!("text:{id}"));
+                    client.expect_command(&["SET", &text, &text], "+OK\r\n");
+                    let mut told = 0;
+                    while !stop.load(Relaxed) {
+                        let both = [encode(&["INCR", &count]), encode(&["GET", &text])].concat();
+                        client.send(both.repeat(2));
+                        let value = format!("${}\r\n{text}\r\n", text.len());
+                        client.expect(format!(":{}\r\n{value}", told + 1));
+                        client.expect(format!(":{}\r\n{value}", told + 2));
+                        told += 2;
+                        rounds.fetch_add(1, Relaxed);
+                    }
+                })
+            })
+            .collect();
+        let mut primary = 0;
+        for _ in 0..6 {
+            let goal = rounds.load(Relaxed) + 200;
+            wait_until("pipelines are answered", || rounds.load(Relaxed) >= goal);
+            let mut direct = replicas.nodes[primary].client();
+            direct.expect_command(&["FAILOVER"], "+OK\r\n");
+            primary = 1 - primary;
+            wait_until("the replica is promoted", || {
+                replicas.nodes[primary].info("replication", "role") == "master"
+            });
+            replicas.wait_until_linked(primary);
+        }
+        stop.store(true, Relaxed);
+        for client in clients {
+            client.join().expect("every command is done once, in order");
+        }
+    });
 }

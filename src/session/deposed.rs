@@ -1,0 +1,101 @@
+//! What is under way to a node that was the primary and is none any more, or hangs: it
+//! does not wait for the stall time where that is of no use to its callers.
+
+use hashbrown::HashMap;
+
+use super::stall::{SUSPECT_AFTER, movable, name};
+use super::worker::State;
+use crate::backend::{Entry, Marks};
+use crate::router::Standing;
+
+/// A primary that has a successor is given so long to answer a probe: one that was demoted
+/// in good order does so at once, and answers what it was asked as well.
+const SAYS_FAREWELL: u64 = 3 * SUSPECT_AFTER.as_micros() as u64 / 2;
+
+impl State {
+    /// Gives up a connection to a node that has a successor and has said nothing since:
+    /// what it may still acknowledge is lost, since it will copy the other one. Whether
+    /// this is such a connection.
+    pub(super) fn look_for_deposed(&mut self, index: u32) -> bool {
+        let now = self.clock.now();
+        let conn = &self.conns[index as usize];
+        let front = &self.fronts[conn.route as usize];
+        let node = self.lanes[conn.lane as usize].node.id;
+        let is_silent = now.saturating_sub(conn.progress_at) > SUSPECT_AFTER.as_micros() as u64;
+        if node == front.node.id || conn.is_quiet() || !is_silent {
+            return false;
+        }
+        let topology = &front.snapshot.topology;
+        let has_successor =
+            topology.is_writable && now.saturating_sub(front.primary_since) > SAYS_FAREWELL;
+        let says_nothing = front
+            .snapshot
+            .place(node)
+            .is_some_and(|place| topology.members[place].standing == Standing::Silent);
+        if has_successor && says_nothing {
+            self.conn_lost(index, &crate::backend::Broken::Stalled);
+            return true;
+        }
+        false
+    }
+
+    /// The primary hangs, as it seems: what only reads is asked again at replicas, of
+    /// clients whose reads they may serve. The rest waits on for an answer.
+    pub(super) fn ask_replicas(&mut self, index: u32) {
+        let conn = &self.conns[index as usize];
+        let own_lane = conn.lane;
+        let mut moves: HashMap<(u32, u32), bool> = movable(conn.in_flight.iter(), false);
+        for entry in &conn.in_flight {
+            if let Some(moves) = moves.get_mut(&name(entry)) {
+                *moves &= self.is_read_entry(entry);
+            }
+        }
+        let mut again = Vec::new();
+        let mut start = 0;
+        for (place, entry) in conn.in_flight.iter().enumerate() {
+            let is_ours = !entry.marks.any(Marks::ANSWERED.with(Marks::LINK));
+            if is_ours && moves.get(&name(entry)) == Some(&true) {
+                again.push((place, *entry, conn.ring.copy(start, entry.len as usize)));
+            }
+            start += entry.len as usize;
+        }
+        let mut targets: HashMap<(u32, u32), Option<u32>> = HashMap::new();
+        for (place, entry, request) in again {
+            if self.session(entry.to).is_none() {
+                continue;
+            }
+            let target = match targets.get(&name(&entry)) {
+                Some(target) => *target,
+                None => {
+                    let target = self.reader_conn(entry.to, false).ok();
+                    let target = target.filter(|&to| self.conns[to as usize].lane != own_lane);
+                    targets.insert(name(&entry), target);
+                    target
+                }
+            };
+            let Some(target) = target else { continue };
+            self.move_entry(index, place, &entry, &request, target);
+        }
+    }
+
+    /// Has a read that is on a stuck connection asked again over another; what still comes
+    /// over the stuck one is swallowed.
+    pub(super) fn move_entry(
+        &mut self,
+        from: u32,
+        place: usize,
+        entry: &Entry,
+        request: &[u8],
+        to: u32,
+    ) {
+        let stuck = &mut self.conns[from as usize].in_flight[place];
+        stuck.marks = stuck.marks.with(Marks::ANSWERED);
+        let marks = entry.marks.with(Marks::RETRIED);
+        self.conns[to as usize].append(request, Entry { marks, ..*entry });
+        self.mark_dirty(to);
+        let session = &mut self.sessions[entry.to.slot as usize];
+        session.conn = to;
+        let route = session.route;
+        self.fronts[route as usize].metrics.retries.inc();
+    }
+}
