@@ -160,6 +160,7 @@ class Deployment:
     # Each takes the primary away: when that was, when there was another, and what that had.
 
     gone = None
+    next_failover = 0
 
     def kill(self):
         self.gone = self.nodes[self.primary]
@@ -189,6 +190,9 @@ class Deployment:
         return began, promoted_at, None
 
     def sentinel(self):
+        # Those that wait meanwhile do what they do anyway.
+        time.sleep(max(0, self.next_failover - time.monotonic()))
+        self.next_failover = time.monotonic() + Sentinels.PAUSE
         self.gone = self.nodes[self.primary]
         self.gone.kill()
         began = time.monotonic()
@@ -202,6 +206,9 @@ class Deployment:
     def mend(self):
         """The old primary comes back, says for a while that it is one, and then follows."""
         old, new = self.gone, self.nodes[self.primary]
+        if self.sentinels:
+            # One that comes back before they have named the other may be named again.
+            wait_for(lambda: self.sentinels.name(new), "the sentinels name the new one")
         if self.kind in ("kill", "sentinel"):
             old.start()
         elif self.kind == "stop":

@@ -237,6 +237,9 @@ class Forwarder:
 class Sentinels:
     """Three that watch the first node; they call it `main`."""
 
+    # They begin no second failover sooner than twice their timeout of 5 s after the first.
+    PAUSE = 11
+
     def __init__(self, nodes):
         self.directory = tempfile.TemporaryDirectory()
         self.ports = [free_port() for _ in range(3)]
@@ -246,7 +249,7 @@ class Sentinels:
             config.write_text(
                 f"port {port}\nbind 127.0.0.1\nprotected-mode no\ndir {self.directory.name}\n"
                 f"sentinel monitor main 127.0.0.1 {nodes[0].front} 2\n"
-                "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 2000\n"
+                "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 5000\n"
                 "sentinel parallel-syncs main 4\n")
             self.processes.append(subprocess.Popen(["redis-server", str(config), "--sentinel"], **QUIET))
         wait_for(lambda: self.are_ready(len(nodes) - 1), "the sentinels know everybody")
@@ -263,6 +266,16 @@ class Sentinels:
             good = [it for it in states if it[b"flags"] == b"slave" and it[b"master-link-status"] == b"ok"]
             if (fields[b"flags"] != b"master" or fields[b"num-other-sentinels"] != b"2"
                     or len(good) != replicas):
+                return False
+        return True
+
+    def name(self, node):
+        """Whether all of them say that this is the primary."""
+        for port in self.ports:
+            line = Line(port)
+            address = line.ask(["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"])[0]
+            line.close()
+            if address[1] != str(node.front).encode():
                 return False
         return True
 

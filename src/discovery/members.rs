@@ -34,6 +34,8 @@ pub struct Watched {
     pub standing: Standing,
     /// It has been part of the deployment.
     pub is_known: bool,
+    /// The process that was a replica when it was last asked as one.
+    replica_run: Option<String>,
     /// How fast it answers, in microseconds, smoothed.
     pub latency_us: u64,
     /// Up to which moment it has what the primary had.
@@ -59,6 +61,7 @@ impl Watched {
             asked_at: Instant::now(),
             standing: Standing::Silent,
             is_known: false,
+            replica_run: None,
             latency_us: 0,
             covered: Arc::default(),
             ramping_since: None,
@@ -77,7 +80,10 @@ impl Watched {
                 known => (known * 7 + took) / 8,
             };
             // Busy with a script, it says nothing new of itself.
-            if finding.report.is_some() {
+            if let Some(report) = &finding.report {
+                if report.role == Role::Replica {
+                    self.replica_run.clone_from(&report.run);
+                }
                 self.report = finding.report;
             }
         } else {
@@ -94,7 +100,13 @@ impl Watched {
             health: self.health,
             report: self.report.as_ref(),
             is_known: self.is_known,
+            was_restarted: self.was_restarted(),
         }
+    }
+
+    fn was_restarted(&self) -> bool {
+        let run = self.report.as_ref().and_then(|report| report.run.as_ref());
+        self.replica_run.is_some() && run.is_some() && run != self.replica_run.as_ref()
     }
 
     /// Sees whether it may serve reads. `outage` is since when there is no primary, all in

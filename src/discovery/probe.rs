@@ -178,15 +178,18 @@ fn leave(socket: Stream, slot: Slot) -> Option<Finding> {
     None
 }
 
-const QUESTIONS: [&[&str]; 3] = [
+const QUESTIONS: [&[&str]; 4] = [
     &["rOLE"],
     &["iNFO", "replication"],
     &["iNFO", "persistence"],
+    &["iNFO", "server"],
 ];
 
 fn read(answers: &[Value]) -> Option<Report> {
     match answers {
-        [role, replication, persistence] => Report::read(role, replication, persistence),
+        [role, replication, persistence, server] => {
+            Report::read(role, replication, persistence, server)
+        }
         _ => None,
     }
 }

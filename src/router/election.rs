@@ -43,9 +43,21 @@ pub struct Candidate<'a> {
     pub report: Option<&'a Report>,
     /// It has been part of the deployment before.
     pub is_known: bool,
+    /// It is another process than the one that was a replica.
+    pub was_restarted: bool,
 }
 
 impl Candidate<'_> {
+    /// It says that it is a primary that went on from this history. A replica that died and
+    /// was started without `replicaof` says so too, if it found a dump: nobody has
+    /// promoted it.
+    fn went_on_from(&self, replid: &str) -> bool {
+        let goes_on = |report: &Report| {
+            report.replid2.as_deref() == Some(replid) && report.role == Role::Primary
+        };
+        !self.was_restarted && self.report.is_some_and(goes_on)
+    }
+
     fn says(&self, role: Role) -> bool {
         let answers = matches!(self.health, Health::Up | Health::Loading);
         answers && self.report.is_some_and(|report| report.role == role)
@@ -131,10 +143,7 @@ fn promoted_from_last(
     lineage: &Lineage,
 ) -> Option<usize> {
     let last = lineage.0.last()?;
-    let went_on = |index: &&usize| {
-        let report = candidates[**index].report;
-        report.is_some_and(|it| it.replid2.as_ref() == Some(last))
-    };
+    let went_on = |index: &&usize| candidates[**index].went_on_from(last);
     masters.iter().find(went_on).copied()
 }
 
@@ -147,7 +156,8 @@ fn choose(
     let report = |index: usize| candidates[index].report.expect("it said what it is");
     let promoted_from = |new: usize, old: usize| {
         let old = &report(old).replid;
-        old.is_some() && report(new).replid2 == *old && report(new).replid != *old
+        let went_on = |old| candidates[new].went_on_from(old);
+        report(new).replid != *old && old.as_deref().is_some_and(went_on)
     };
     let start = match incumbent {
         Some(incumbent) if masters.contains(&incumbent) => Some(incumbent),
@@ -169,10 +179,11 @@ fn choose(
 fn successor(candidates: &[Candidate<'_>], masters: &[usize], lineage: &Lineage) -> Option<usize> {
     let report = |index: usize| candidates[index].report.expect("it said what it is");
     let heir = lineage.0.iter().rev().find_map(|replid| {
-        let is_heir = |index: &&usize| report(**index).replid2.as_ref() == Some(replid);
+        let is_heir = |index: &&usize| candidates[**index].went_on_from(replid);
         masters.iter().find(is_heir).copied()
     });
-    let known = || masters.iter().find(|&&index| candidates[index].is_known);
+    let is_known = |index: usize| candidates[index].is_known && !candidates[index].was_restarted;
+    let known = || masters.iter().find(|&&index| is_known(index));
     let adopted = || {
         // All that is left of the deployment follows it: somebody has decided so.
         let followers: Vec<&Candidate<'_>> = candidates
@@ -245,6 +256,7 @@ mod tests {
             offset: 0,
             link_up: true,
             source: None,
+            run: None,
             loading: false,
             disk_error: false,
         }
@@ -260,6 +272,7 @@ mod tests {
             health,
             report,
             is_known: true,
+            was_restarted: false,
         }
     }
 
@@ -318,6 +331,34 @@ mod tests {
             );
             assert_eq!(verdict.primary, Some(1), "{incumbent:?}");
         }
+    }
+
+    #[test]
+    fn a_replica_that_was_restarted_as_a_primary_was_not_promoted() {
+        let (old, back) = (
+            report(Role::Primary, "a", None),
+            report(Role::Primary, "b", Some("a")),
+        );
+        let restarted = Candidate {
+            was_restarted: true,
+            ..known(Some(&back))
+        };
+        let both = [known(Some(&old)), restarted];
+        let verdict = elect(&both, Some(0), None, &lineage("a"));
+        assert_eq!(
+            (verdict.primary, verdict.standings),
+            (Some(0), vec![Primary, Rival])
+        );
+        let alone = [known(None), restarted];
+        for appointed in [None, Some(0)] {
+            let verdict = elect(&alone, Some(0), appointed, &lineage("a"));
+            assert_eq!(verdict.primary, None, "{appointed:?}");
+        }
+        // Unless all that is left of the deployment follows it.
+        let follower = report(Role::Replica, "b", None);
+        let followed = [known(None), restarted, known(Some(&follower))];
+        let verdict = elect(&followed, Some(0), None, &lineage("a"));
+        assert_eq!(verdict.primary, Some(1));
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct Report {
     pub replid: Option<String>,
     /// The history that it went on from when it was promoted.
     pub replid2: Option<String>,
+    /// Names the process: another after a restart. `None` if it does not tell.
+    pub run: Option<String>,
     /// How far it is in that history, in bytes.
     pub offset: i64,
     /// A replica: whether it hears from whom it copies.
@@ -72,10 +74,15 @@ impl Report {
         self.replid.as_deref() == Some(replid) || self.replid2.as_deref() == Some(replid)
     }
 
-    /// Reads the answers to `ROLE`, `INFO replication` and `INFO persistence`. A node that
-    /// says no to the latter is known by its role alone; `None` if that is not told
-    /// either.
-    pub fn read(role: &Value, replication: &Value, persistence: &Value) -> Option<Report> {
+    /// Reads the answers to `ROLE`, `INFO replication`, `INFO persistence` and `INFO server`.
+    /// A node that says no to the latter is known by its role alone; `None` if that is not
+    /// told either.
+    pub fn read(
+        role: &Value,
+        replication: &Value,
+        persistence: &Value,
+        server: &Value,
+    ) -> Option<Report> {
         let info = Info(replication);
         let answer = role.as_array();
         let name = match answer.and_then(|role| role.first()?.as_str()) {
@@ -118,6 +125,7 @@ impl Report {
             role,
             replid: id("master_replid"),
             replid2: id("master_replid2"),
+            run: Info(server).get("run_id").map(str::to_owned),
             offset: offset.unwrap_or(-1),
             link_up,
             source,
@@ -159,10 +167,12 @@ mod tests {
         let info = Value::bulk(format!(
             "# Replication\r\nrole:master\r\nmaster_replid:{A}\r\nmaster_replid2:{ZEROS}\r\n"
         ));
+        let server = Value::bulk("redis_version:7.0.15\r\nrun_id:abc\r\n");
         let disk = Value::bulk("# Persistence\r\nloading:0\r\nrdb_last_bgsave_status:err\r\n");
-        let report = Report::read(&role, &info, &disk).unwrap();
+        let report = Report::read(&role, &info, &disk, &server).unwrap();
         assert_eq!(report.role, Role::Primary);
         assert_eq!((report.offset, report.loading), (42, false));
+        assert_eq!(report.run.as_deref(), Some("abc"));
         assert_eq!((report.replid.as_deref(), report.replid2), (Some(A), None));
         assert!(report.disk_error);
 
@@ -174,7 +184,7 @@ mod tests {
             Value::integer(-1),
         ]);
         let info = Value::bulk("role:slave\r\nslave_repl_offset:7\r\n");
-        let report = Report::read(&role, &info, &Value::null()).unwrap();
+        let report = Report::read(&role, &info, &Value::null(), &Value::null()).unwrap();
         assert_eq!(report.role, Role::Replica);
         assert_eq!(report.source.as_deref(), Some("10.0.0.1:6379"));
         assert_eq!((report.link_up, report.offset), (false, 7));
@@ -186,12 +196,12 @@ mod tests {
         let info = Value::bulk(
             "role:slave\r\nmaster_host:h\r\nmaster_port:1\r\nmaster_link_status:up\r\n",
         );
-        let report = Report::read(&no, &info, &no).unwrap();
+        let report = Report::read(&no, &info, &no, &no).unwrap();
         assert_eq!(report.role, Role::Replica);
         assert!(report.link_up && !report.disk_error && !report.loading);
-        assert_eq!(Report::read(&no, &no, &no), None);
+        assert_eq!(Report::read(&no, &no, &no, &no), None);
         assert_eq!(
-            Report::read(&Value::array([Value::bulk("sentinel")]), &no, &no),
+            Report::read(&Value::array([Value::bulk("sentinel")]), &no, &no, &no),
             None
         );
     }

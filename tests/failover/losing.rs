@@ -211,3 +211,23 @@ fn reads_under_way_to_a_hung_primary_are_asked_again_at_a_replica() {
     replicas.nodes[0].cont();
     writer.expect(":1\r\n");
 }
+
+/// A replica that dies finds at its start the dump that it once got from the primary, and
+/// with it a history that looks as if it had been promoted. Nobody has.
+#[test]
+fn a_replica_that_is_started_again_as_a_primary_gets_nothing() {
+    let mut replicas = Replicas::start(2);
+    let weir = weir_before(&replicas, "");
+    wait_for_state(&weir, &replicas.nodes[1], &["standing=\"follower\""]);
+    let mut client = weir.client();
+    client.expect_command(&["SET", "k", "1"], "+OK\r\n");
+    replicas.wait_until_caught_up(1, 0);
+    replicas.nodes[1].restart();
+    let primary = replicas.nodes[0].info("replication", "master_replid");
+    let history = replicas.nodes[1].info("replication", "master_replid2");
+    assert!(history == primary || history.starts_with("0000"));
+    wait_for_state(&weir, &replicas.nodes[1], &["standing=\"rival\""]);
+    client.expect_command(&["SET", "k", "2"], "+OK\r\n");
+    assert_eq!(replicas.nodes[0].command(&["GET", "k"]), b"$1\r\n2\r\n");
+    assert_eq!(weir.metric("weir_failovers_total", &[]), 0.0);
+}
