@@ -5,7 +5,8 @@
 //! to whatever any of them is subscribed to. It belongs to one worker, its *home*.
 //! [`Upstream`] is the home's side: what the node has been asked and has confirmed, and
 //! which workers a message goes to. [`Local`] is each worker's side: which of its clients
-//! a message goes to, and [`Outgoing`] what each of them gets in one turn. [`Audience`] is
+//! a message goes to, [`Pending`] what one of them has asked and is not answered yet, and
+//! [`Outgoing`] what each of them gets in one turn. [`Audience`] is
 //! what a publisher would be told if every client had a connection of its own.
 //!
 //! Always true: whatever a client is told about its subscriptions happens at the place in
@@ -17,6 +18,7 @@ mod frame;
 mod glob;
 mod local;
 mod outgoing;
+mod pending;
 #[cfg(test)]
 mod properties;
 mod upstream;
@@ -28,6 +30,7 @@ pub use frame::{Frame, beginning, read};
 pub use glob::matches;
 pub use local::Local;
 pub use outgoing::{Outgoing, Piece, Source};
+pub use pending::Pending;
 pub use upstream::{Ask, Asker, Heard, OutOfStep, Upstream};
 
 use crate::command::Sub;

@@ -13,12 +13,14 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A client asks, if it does not wait for an answer.
+    /// A client asks, whatever it waits for.
     Subscribe(u32, Space, Vec<usize>),
     Unsubscribe(u32, Space, Vec<usize>),
     Ping(u32),
     /// The client leaves, and another takes its place.
     Leave(u32),
+    /// From now on the node refuses subscriptions to one of the names, or does not.
+    Deny(bool),
     /// Somebody publishes to a channel, or to a shard channel.
     Publish(bool, usize),
     /// The node reads one request of the feed.
@@ -38,6 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(client, space, names)| Step::Unsubscribe(client, space, names)),
         1 => client.clone().prop_map(Step::Ping),
         1 => client.prop_map(Step::Leave),
+        1 => any::<bool>().prop_map(Step::Deny),
         4 => (any::<bool>(), 0..NAMES.len()).prop_map(|(shard, name)| Step::Publish(shard, name)),
         6 => Just(Step::Node),
         6 => Just(Step::Home),
@@ -52,12 +55,19 @@ struct Client {
     has: [Subscribed; 3],
     /// Its own worker's ticket generation.
     generation: u32,
-    waits: bool,
-    /// What it asks that ends when answered.
-    leaving: Option<(Space, Vec<Name>)>,
+    /// Questions that are not answered.
+    waits: usize,
+    pending: Pending,
     got: Vec<String>,
     /// What it would have got of the server itself, decided when the node does it.
     due: VecDeque<String>,
+}
+
+impl Client {
+    fn answered(&mut self, asker: Asker) {
+        self.waits -= 1;
+        self.pending.answered(asker.number);
+    }
 }
 
 /// The client, its generation, and what it asks for; `None` for Weir itself.
@@ -75,6 +85,9 @@ struct World {
     /// Frames on their way from the node.
     frames: VecDeque<Vec<u8>>,
     node: [BTreeSet<Vec<u8>>; 3],
+    denies: bool,
+    numbers: u32,
+    ended_later: BTreeMap<u32, Vec<Name>>,
     /// Clients as the server would have them, had they connections of their own.
     model: BTreeMap<(u32, u32), [BTreeSet<Vec<u8>>; 3]>,
     published: u32,
@@ -104,23 +117,36 @@ impl World {
                 slot: client,
                 generation: self.clients[client as usize].generation,
             },
-            number: 0,
+            number: self.numbers,
         }
+    }
+
+    fn flagged(
+        &self,
+        client: u32,
+        space: Space,
+        names: &[usize],
+        begins: bool,
+    ) -> Vec<(Name, bool)> {
+        let client = &self.clients[client as usize];
+        let mut seen = BTreeSet::new();
+        let names = names
+            .iter()
+            .map(|&index| Name::from(NAMES[index].as_bytes()));
+        names
+            .map(|name| {
+                let has = client.has[space.index()].contains_key(&name);
+                let will_have = client.pending.will_have(space, &name, has);
+                let changes = seen.insert(name.clone()) && will_have != begins;
+                (name, changes)
+            })
+            .collect()
     }
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Subscribe(client, space, names) if !self.clients[client as usize].waits => {
-                let mut seen = BTreeSet::new();
-                let has = &self.clients[client as usize].has[space.index()];
-                let names: Vec<(Name, bool)> = names
-                    .iter()
-                    .map(|&index| Name::from(NAMES[index].as_bytes()))
-                    .map(|name| {
-                        let new = seen.insert(name.clone()) && !has.contains_key(&name);
-                        (name, new)
-                    })
-                    .collect();
+            Step::Subscribe(client, space, names) => {
+                let names = self.flagged(client, space, &names, true);
                 let asked = names.iter().map(|(name, _)| name.clone()).collect();
                 self.ask(
                     client,
@@ -128,27 +154,20 @@ impl World {
                     Asked::Subscribe(space, asked),
                 );
             }
-            Step::Unsubscribe(client, space, names) if !self.clients[client as usize].waits => {
-                let mut seen = BTreeSet::new();
-                let has = &self.clients[client as usize].has[space.index()];
-                if self.clients[client as usize]
-                    .has
-                    .iter()
-                    .all(BTreeMap::is_empty)
-                {
+            Step::Unsubscribe(client, space, names) => {
+                let state = &self.clients[client as usize];
+                let nothing = state.has.iter().all(BTreeMap::is_empty);
+                if nothing && state.pending.is_empty() {
                     return;
                 }
-                let names: Vec<(Name, bool)> = names
-                    .iter()
-                    .map(|&index| Name::from(NAMES[index].as_bytes()))
-                    .map(|name| {
-                        let was = seen.insert(name.clone()) && has.contains_key(&name);
-                        (name, was)
-                    })
-                    .collect();
-                let leaving = names.iter().filter(|(_, was)| *was);
-                let leaving = leaving.map(|(name, _)| name.clone()).collect();
-                self.clients[client as usize].leaving = Some((space, leaving));
+                let names = match names.is_empty() {
+                    true if !state.pending.is_empty() => return,
+                    true => {
+                        let all = state.has[space.index()].keys();
+                        all.map(|name| (name.clone(), true)).collect()
+                    }
+                    false => self.flagged(client, space, &names, false),
+                };
                 let asked = names.iter().map(|(name, _)| name.clone()).collect();
                 self.ask(
                     client,
@@ -156,7 +175,8 @@ impl World {
                     Asked::Unsubscribe(space, asked),
                 );
             }
-            Step::Ping(client) if !self.clients[client as usize].waits => {
+            Step::Deny(denies) => self.denies = denies,
+            Step::Ping(client) if self.clients[client as usize].waits == 0 => {
                 self.ask(client, Ask::Ping { by_client: true }, Asked::Ping);
             }
             Step::Leave(client) => self.leave(client),
@@ -168,10 +188,13 @@ impl World {
     }
 
     fn ask(&mut self, client: u32, ask: Ask, asked: Asked) {
+        self.numbers += 1;
         let asker = self.asker(client);
+        let state = &mut self.clients[client as usize];
+        state.pending.asked(asker.number, &ask);
+        state.waits += 1;
         let mut out = Vec::new();
         self.upstream.ask(asker, ask, &mut out);
-        self.clients[client as usize].waits = true;
         let who = (client, asker.client.generation, asked);
         self.requests.push_back((out, Some(who)));
     }
@@ -179,24 +202,21 @@ impl World {
     fn leave(&mut self, client: u32) {
         let state = &mut self.clients[client as usize];
         let generation = state.generation;
-        let leaving = state.leaving.take();
+        let pending = std::mem::take(&mut state.pending);
         let has = std::mem::take(&mut state.has);
         *state = Client {
             generation: generation + 1,
             ..Client::default()
         };
         self.model.remove(&(client, generation));
+        self.ended_later.extend(pending.ended_later());
         for space in Space::ALL {
             let mut names: Vec<Name> = has[space.index()].keys().cloned().collect();
             for name in &names {
                 self.locals[client as usize].remove(space, name, client);
                 self.audience.change(space, name, -1);
             }
-            if let Some((of, leaving)) = &leaving
-                && *of == space
-            {
-                names.retain(|name| !leaving.contains(name));
-            }
+            names.retain(|name| !pending.ends(space, name));
             self.release(client, space, names);
         }
     }
@@ -238,6 +258,13 @@ impl World {
             "sunsubscribe" => (Space::Shard, false),
             other => panic!("{other}"),
         };
+        if begins && self.denies && words[1..].contains(&b"c".to_vec()) {
+            self.frames.push_back(b"-NOPERM\r\n".to_vec());
+            if let Some((client, generation, _)) = who {
+                self.due(client, generation, "error".into());
+            }
+            return;
+        }
         for name in &words[1..] {
             let subscribed = &mut self.node[space.index()];
             if begins {
@@ -370,7 +397,9 @@ impl World {
             } => {
                 let client = asker.client.slot;
                 if self.clients[client as usize].generation != asker.client.generation {
-                    if new {
+                    let ended = self.ended_later.get(&asker.number);
+                    let is_ended = ended.is_some_and(|names| names.contains(&name));
+                    if new && !is_ended {
                         self.release(client, space, vec![name]);
                     }
                     return;
@@ -384,7 +413,9 @@ impl World {
                 state
                     .got
                     .push(format!("{} {text}", space.subscribed_word()));
-                state.waits &= !last;
+                if last {
+                    state.answered(asker);
+                }
             }
             Heard::Unsubscribed {
                 asker,
@@ -396,7 +427,7 @@ impl World {
                 if state.generation != asker.client.generation {
                     return;
                 }
-                (state.waits, state.leaving) = (false, None);
+                state.answered(asker);
                 for (name, _) in names {
                     state.has[space.index()].remove(&name);
                     if self.locals[client as usize].remove(space, &name, client) {
@@ -409,10 +440,16 @@ impl World {
                 }
             }
             Heard::Answered(asker) => {
+                let mut out = Vec::new();
+                self.upstream.tidy(&mut out);
+                while let Ok(Some((_, end))) = crate::resp::decode(&out) {
+                    self.requests.push_back((out.drain(..end).collect(), None));
+                }
                 let state = &mut self.clients[asker.client.slot as usize];
                 if state.generation == asker.client.generation {
-                    state.waits = false;
-                    state.got.push("pong".into());
+                    state.answered(asker);
+                    let word = if frame[0] == b'-' { "error" } else { "pong" };
+                    state.got.push(word.into());
                 }
             }
             Heard::Revoked(..) => panic!("nothing is revoked here"),
@@ -448,7 +485,8 @@ proptest! {
         world.settle();
         for state in &world.clients {
             prop_assert_eq!(&state.got, &Vec::from_iter(state.due.clone()));
-            prop_assert!(!state.waits);
+            prop_assert_eq!(state.waits, 0);
+            prop_assert!(state.pending.is_empty());
         }
         for name in NAMES {
             world.publish(false, name);

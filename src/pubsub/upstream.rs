@@ -122,6 +122,8 @@ pub struct Upstream {
     /// The sum of what is wanted of all names.
     wanted: usize,
     refused: u32,
+    /// What nobody wants any more because a question failed, and the node was not told.
+    unwanted: Vec<(Space, Name)>,
 }
 
 impl Upstream {
@@ -188,6 +190,29 @@ impl Upstream {
         if words.is_empty() {
             return;
         }
+        self.unsubscribe(asker, space, names, words, out);
+    }
+
+    /// Tells the node what nobody wants any more since a question has failed. To be called
+    /// after [`Heard::Answered`].
+    pub fn tidy(&mut self, out: &mut Vec<u8>) {
+        for (space, name) in std::mem::take(&mut self.unwanted) {
+            // It may be on its way by another question, which was ended since.
+            let held = self.held[space.index()].get(&name);
+            if held.is_some_and(|held| held.wanted == 0) {
+                self.unsubscribe(None, space, Vec::new(), VecDeque::from([name]), out);
+            }
+        }
+    }
+
+    fn unsubscribe(
+        &mut self,
+        asker: Option<Asker>,
+        space: Space,
+        names: Vec<(Name, bool)>,
+        words: VecDeque<Name>,
+        out: &mut Vec<u8>,
+    ) {
         // Its own spelling: what a client has asked for is not what is sent.
         let word = space.unsubscribed_word().to_uppercase();
         let word = [&word[..1].to_lowercase(), &word[1..]].concat();
@@ -360,7 +385,20 @@ impl Upstream {
                     return Err(OutOfStep);
                 }
                 for (name, _) in names.iter().filter(|(_, new)| *new) {
-                    self.want_less(space, name);
+                    match self.next_of(&asker, space, name) {
+                        // Begins it in its place.
+                        Some((true, flag)) => {
+                            *flag = true;
+                            continue;
+                        }
+                        // Ends nothing: it is not wanted any more already.
+                        Some((false, flag)) => *flag = false,
+                        None => {
+                            if self.want_less(space, name) {
+                                self.unwanted.push((space, name.clone()));
+                            }
+                        }
+                    }
                     if let Some(held) = self.held[space.index()].get_mut(&**name) {
                         held.route(asker.worker, -1);
                     }
@@ -383,13 +421,50 @@ impl Upstream {
                 };
                 // The client stays what it was.
                 for (name, _) in names.iter().filter(|(_, was)| *was) {
+                    let next = self.next_of(&asker, space, name).map(|(begins, flag)| {
+                        *flag = !begins;
+                        begins
+                    });
                     let held = self.held[space.index()].entry(name.clone()).or_default();
-                    held.wanted += 1;
-                    self.wanted += 1;
+                    match next {
+                        // Begins nothing: it is wanted by that, and has its route.
+                        Some(true) => held.route(asker.worker, -1),
+                        // Ends it in its place.
+                        Some(false) => {}
+                        None => {
+                            held.wanted += 1;
+                            self.wanted += 1;
+                        }
+                    }
                 }
                 Ok(Heard::Answered(asker))
             }
         }
+    }
+
+    /// What a client has asked next about a name, while an earlier question fails: whether
+    /// its subscription begins by that, and whether anything changes.
+    fn next_of(&mut self, of: &Asker, space: Space, name: &[u8]) -> Option<(bool, &mut bool)> {
+        let is_same = |asker: &Asker| asker.worker == of.worker && asker.client == of.client;
+        self.expected.iter_mut().find_map(|expected| {
+            let (begins, names) = match expected {
+                Expected::Subscribe {
+                    asker,
+                    space: about,
+                    names,
+                    ..
+                } if is_same(asker) && *about == space => (true, names),
+                Expected::Unsubscribe {
+                    asker: Some(asker),
+                    space: about,
+                    names,
+                    ..
+                } if is_same(asker) && *about == space => (false, names),
+                _ => return None,
+            };
+            let found = names.iter_mut().find(|(known, _)| **known == *name);
+            found.map(|(_, flag)| (begins, flag))
+        })
     }
 
     /// The workers that messages to a name go to.
@@ -437,6 +512,7 @@ impl Upstream {
             }
         }
         (self.refused, self.wanted) = (0, 0);
+        self.unwanted.clear();
         let askers = self
             .expected
             .drain(..)

@@ -61,6 +61,7 @@ impl State {
                 Event::Answered { asker, error } => {
                     // What came before is written before the answer.
                     self.deliver(key, bytes, &starts);
+                    self.pubsub.ended_later.remove(&asker.number);
                     if self.asks(asker) {
                         self.answer_question(asker.client, error.as_deref());
                     }
@@ -82,7 +83,7 @@ impl State {
         let session = self.sessions.get(asker.client.slot as usize);
         session
             .filter(|session| session.id as u32 == asker.client.generation)
-            .and_then(|session| session.extra.as_deref()?.subscriber.question.as_ref())
+            .and_then(|session| session.extra.as_deref()?.subscriber.questions.front())
             .is_some_and(|question| question.number == asker.number)
     }
 
@@ -95,8 +96,13 @@ impl State {
         (new, last): (bool, bool),
     ) {
         if !self.asks(asker) {
-            // The client has gone.
-            if new {
+            // The client has gone. What it has ended since is ended.
+            let ended = self.pubsub.ended_later.get(&asker.number);
+            let is_ended = ended.is_some_and(|(_, names)| names.contains(name));
+            if last {
+                self.pubsub.ended_later.remove(&asker.number);
+            }
+            if new && !is_ended {
                 let feed = self.pubsub.locals.entry(key).or_default().feed;
                 let names = vec![(space, vec![name.clone()])];
                 let worker = self.index as u16;
@@ -321,6 +327,7 @@ impl State {
     /// The feed's connection is gone: everybody who is subscribed over it is closed, and
     /// whoever was about to be is told.
     pub(super) fn feed_is_lost(&mut self, key: FeedKey) {
+        self.pubsub.ended_later.retain(|_, (of, _)| *of != key);
         let concerned: Vec<Ticket> = self
             .sessions
             .iter()
@@ -340,7 +347,15 @@ impl State {
         let subscriptions = &mut self.sessions[ticket.slot as usize].extra().subscriptions;
         if subscriptions.is_empty() {
             self.count_error(ticket, crate::metrics::ErrorCause::BackendLost);
-            return self.answer_question(ticket, Some(LOST));
+            while !self.sessions[ticket.slot as usize]
+                .extra()
+                .subscriber
+                .questions
+                .is_empty()
+            {
+                self.answer_question(ticket, Some(LOST));
+            }
+            return;
         }
         let subscriptions = std::mem::take(subscriptions);
         let audience = &self.fronts[key.0 as usize].route.audience;
@@ -353,7 +368,9 @@ impl State {
             }
         }
         let session = &mut self.sessions[ticket.slot as usize];
-        let question = session.extra().subscriber.question.take();
+        let subscriber = &mut session.extra().subscriber;
+        subscriber.pending = Default::default();
+        let question = std::mem::take(&mut subscriber.questions).pop_front();
         session.flags.clear(Flags::WAITING);
         if let Some(About::Reply(reply)) = question.map(|question| question.about) {
             self.write(ticket, &reply);

@@ -177,6 +177,10 @@ impl State {
             class => class,
         };
         let accepted = command.exists() && command.accepts(request.count());
+        let names = if accepted { request.count() - 1 } else { 0 };
+        if self.must_wait_for_feed(ticket, class, names) {
+            return Step::Wait;
+        }
         // As in Redis, it is the default user of this moment that counts
         // (`networking.c:authRequired`).
         let locked_out = flags.any(Flags::LOCKED_OUT) && !self.is_let_in(ticket);
@@ -423,7 +427,12 @@ impl State {
             session.flags.set(Flags::BARRIER);
             return true;
         }
-        false
+        let extra = session.extra.as_deref();
+        let asks = extra.is_some_and(|extra| !extra.subscriber.questions.is_empty());
+        if asks {
+            session.flags.set(Flags::WAITING);
+        }
+        asks
     }
 
     /// Answers a command with Weir's own bytes, behind the replies that are due.

@@ -157,6 +157,9 @@ pub struct Fanout {
     pub(super) gathered: Vec<u8>,
     /// Questions asked so far.
     pub(super) questions: u32,
+    /// Of clients that have gone, by their questions: what began by that and has ended by
+    /// another since.
+    pub(super) ended_later: HashMap<u32, (FeedKey, Vec<Name>)>,
     /// Feeds that this worker was the home of so far.
     numbers: u32,
     /// When the log last said that a subscriber was closed, in microseconds.
@@ -661,6 +664,7 @@ impl Feed {
             Heard::Answered(asker) => {
                 let error = (frame.first() == Some(&b'-')).then(|| frame.to_vec());
                 events[asker.worker as usize].push(Event::Answered { asker, error });
+                self.upstream.tidy(&mut self.unsent);
             }
             Heard::Revoked(space, name) => {
                 for worker in self.upstream.routes(space, &name) {

@@ -395,6 +395,7 @@ impl State {
             extra.lease.is_some()
                 || extra.tracking
                 || !extra.subscriptions.is_empty()
+                || !extra.subscriber.questions.is_empty()
                 || !matches!(extra.transaction, Transaction::None)
         });
         if special {

@@ -1,6 +1,6 @@
 //! `SUBSCRIBE` and its relatives, and `PING` of a subscriber (COMMANDS.md 1.4): what a
-//! client says goes to the feed of its user, and until that has answered the client's
-//! next command waits.
+//! client says goes to the feed of its user. What follows goes there at once if it is more of
+//! the kind, and else waits for the answers.
 
 use std::collections::VecDeque;
 
@@ -15,16 +15,18 @@ use super::leases::{LeaseWish, Patience};
 use super::publish::Correction;
 use super::worker::State;
 use crate::backend::Ticket;
-use crate::command::{Flags as CommandFlags, Sub};
+use crate::command::{Class, Flags as CommandFlags, Sub};
 use crate::metrics::{CloseReason, ErrorCause};
-use crate::pubsub::{Ask, Asker, Name, Space};
+use crate::pubsub::{Ask, Asker, Name, Pending, Space};
 use crate::resp::{self, Value, Version};
 
 /// What a session asks of its feed, and what its messages wait for.
 #[derive(Debug, Default)]
 pub struct Subscriber {
-    /// What it waits for.
-    pub question: Option<Question>,
+    /// What it waits for, in the order of the answers.
+    pub questions: VecDeque<Question>,
+    /// What those change.
+    pub pending: Pending,
     /// What is to be added to the replies that are due, oldest first.
     pub corrections: VecDeque<Correction>,
     /// A command is under way whose own message must not come before its reply.
@@ -50,10 +52,8 @@ pub struct Question {
 /// What a question is about.
 #[derive(Debug)]
 pub enum About {
-    /// Subscriptions to come.
-    Subscribe,
-    /// Subscriptions that end with the answer.
-    Unsubscribe(Space, Vec<Name>),
+    /// Subscriptions to come, or to end.
+    Subscriptions,
     /// A `PING`, and its argument.
     Ping(Option<Vec<u8>>),
     /// All messages from before this reply have come: it can be written.
@@ -83,12 +83,20 @@ impl State {
         let space = Space::of(sub);
         if space == Space::Shard && !self.node_of(ticket).server_version().like_redis(7, 0) {
             // Redis 6 does not know these; it says so itself.
+            if self.must_wait_for_replies(ticket) {
+                return Step::Wait;
+            }
             return self.forward_on_path(ticket, request, row, silent);
         }
-        if self.must_wait_for_replies(ticket) {
+        let session = &mut self.sessions[ticket.slot as usize];
+        if session.in_flight > 0 {
+            session.flags.set(Flags::BARRIER);
             return Step::Wait;
         }
         if begins(sub) && self.may_wait_for_node(ticket) {
+            if self.must_wait_for_replies(ticket) {
+                return Step::Wait;
+            }
             // Without a node to subscribe at it waits for one, as any command does.
             let lane = self.lane_of(ticket);
             let refusal = self.sessions[ticket.slot as usize].extra().answer.take();
@@ -109,7 +117,8 @@ impl State {
         let extra = session.extra();
         let named = request.count() - 1;
         let begins = begins(sub);
-        if begins && extra.subscriptions.len() + named > max {
+        let to_come = extra.subscriber.pending.to_come();
+        if begins && extra.subscriptions.len() + to_come + named > max {
             return self.refuse(ticket, &Failure::Subscriptions { max }, silent);
         }
         let elsewhere = extra.lease.is_some_and(|lease| lease.until != Until::Reply);
@@ -117,7 +126,8 @@ impl State {
             // What is tracked or watched is on this connection, and so are the messages.
             return self.subscription_on_lease(ticket, request, sub, row);
         }
-        if !begins && extra.subscriptions.is_empty() {
+        let asks = !extra.subscriber.pending.is_empty();
+        if !begins && extra.subscriptions.is_empty() && !asks {
             return self.unsubscribe_from_nothing(ticket, request, space);
         }
         if begins && extra.subscriptions.feed.is_some_and(|feed| feed != user) {
@@ -127,22 +137,11 @@ impl State {
         }
         let feed = *extra.subscriptions.feed.get_or_insert(user);
         let key = (session.route, feed);
-        let (ask, about) = match begins {
-            true => (
-                Ask::Subscribe(space, self.names_to_add(ticket, key, space, request)),
-                About::Subscribe,
-            ),
-            false => {
-                let names = self.names_to_end(ticket, key, space, request);
-                let ending = names.iter().filter(|(_, is)| *is);
-                let ending = ending.map(|(name, _)| name.clone()).collect();
-                (
-                    Ask::Unsubscribe(space, names),
-                    About::Unsubscribe(space, ending),
-                )
-            }
+        let ask = match begins {
+            true => Ask::Subscribe(space, self.names_to_add(ticket, key, space, request)),
+            false => Ask::Unsubscribe(space, self.names_to_end(ticket, key, space, request)),
         };
-        self.ask_feed(ticket, row.id, ask, about, silent)
+        self.ask_feed(ticket, row.id, ask, About::Subscriptions, silent)
     }
 
     /// The names in a request, each with whether the client is not subscribed to it yet.
@@ -153,15 +152,13 @@ impl State {
         space: Space,
         request: &Request<'_>,
     ) -> Vec<(Name, bool)> {
-        let extra = self.sessions[ticket.slot as usize].extra.as_deref();
-        let has = extra.map(|extra| extra.subscriptions.of(space));
         let local = self.pubsub.locals.get(&key);
         let mut seen = HashSet::new();
         (1..request.count())
             .map(|index| {
                 let name = request.arg(index).unwrap_or_default();
                 let shared = local.map_or_else(|| name.into(), |it| it.shared(space, name));
-                let is_new = seen.insert(name) && !has.is_some_and(|has| has.contains(name));
+                let is_new = seen.insert(name) && !self.will_have(ticket, space, name);
                 (shared, is_new)
             })
             .collect()
@@ -176,11 +173,13 @@ impl State {
         space: Space,
         request: &Request<'_>,
     ) -> Vec<(Name, bool)> {
-        let extra = self.sessions[ticket.slot as usize].extra.as_deref();
-        let has = extra.map(|extra| extra.subscriptions.of(space));
         if request.count() == 1 {
-            let has = has.into_iter().flatten();
-            return has.map(|name| (name.clone(), true)).collect();
+            let Some(extra) = self.sessions[ticket.slot as usize].extra.as_deref() else {
+                return Vec::new();
+            };
+            // Nothing is under way that would change these.
+            let all = extra.subscriptions.of(space).iter();
+            return all.map(|name| (name.clone(), true)).collect();
         }
         let local = self.pubsub.locals.get(&key);
         let mut seen = HashSet::new();
@@ -188,10 +187,43 @@ impl State {
             .map(|index| {
                 let name = request.arg(index).unwrap_or_default();
                 let shared = local.map_or_else(|| name.into(), |it| it.shared(space, name));
-                let is = seen.insert(name) && has.is_some_and(|has| has.contains(name));
+                let is = seen.insert(name) && self.will_have(ticket, space, name);
                 (shared, is)
             })
             .collect()
+    }
+
+    /// Whether a client is subscribed to a name when all that it has asked is answered.
+    fn will_have(&self, ticket: Ticket, space: Space, name: &[u8]) -> bool {
+        let extra = self.sessions[ticket.slot as usize].extra.as_deref();
+        extra.is_some_and(|extra| {
+            let has = extra.subscriptions.of(space).contains(name);
+            extra.subscriber.pending.will_have(space, name, has)
+        })
+    }
+
+    /// Whether a command of a class has to wait for answers of the feed: all but those about
+    /// subscriptions to `names` names, which can be asked along with the others. Without names
+    /// it is about what there is then.
+    pub(super) fn must_wait_for_feed(
+        &mut self,
+        ticket: Ticket,
+        class: Class,
+        names: usize,
+    ) -> bool {
+        let session = &mut self.sessions[ticket.slot as usize];
+        let Some(extra) = session.extra.as_deref() else {
+            return false;
+        };
+        let subscriber = &extra.subscriber;
+        // Everything under way is about subscriptions, for anything else is waited for.
+        let asks_along =
+            names > 0 && matches!(class, Class::Subscription(_)) && !subscriber.pending.is_full();
+        let waits = !subscriber.questions.is_empty() && !asks_along;
+        if waits {
+            session.flags.set(Flags::WAITING);
+        }
+        waits
     }
 
     /// `PING` of a subscriber: the answer comes behind the messages from before.
@@ -213,7 +245,7 @@ impl State {
         self.ask_feed(ticket, row.id, Ask::Ping { by_client: true }, about, silent)
     }
 
-    /// Asks the session's feed; the session's next command waits for the answer.
+    /// Asks the session's feed.
     fn ask_feed(
         &mut self,
         ticket: Ticket,
@@ -236,10 +268,14 @@ impl State {
         let number = self.pubsub.questions;
         let at = self.clock.now();
         let session = &mut self.sessions[ticket.slot as usize];
-        session.flags.set(Flags::WAITING.with(Flags::SPECIAL));
+        session.flags.set(Flags::SPECIAL);
+        if !matches!(about, About::Subscriptions) {
+            session.flags.set(Flags::WAITING);
+        }
         let (route, user) = (session.route, session.user.clone());
         let extra = session.extra();
-        extra.subscriber.question = Some(Question {
+        extra.subscriber.pending.asked(number, &ask);
+        extra.subscriber.questions.push_back(Question {
             number,
             at,
             about,
@@ -284,30 +320,36 @@ impl State {
         self.answer(ticket, &reply, false)
     }
 
-    /// The session's question was answered, or will not be: it goes on.
-    pub(super) fn question_over(&mut self, ticket: Ticket) {
-        let Some(session) = self.session(ticket) else {
-            return;
-        };
+    /// The session's oldest question was answered, or will not be: it goes on.
+    pub(super) fn question_over(&mut self, ticket: Ticket) -> Option<Question> {
+        let session = self.session(ticket)?;
         session.flags.clear(Flags::WAITING);
         let extra = session.extra();
-        extra.subscriber.question = None;
-        if extra.subscriptions.is_empty() {
+        let question = extra.subscriber.questions.pop_front();
+        if let Some(question) = &question {
+            extra.subscriber.pending.answered(question.number);
+        }
+        if extra.subscriber.questions.is_empty() {
+            // Thousands of subscribers ask once.
+            extra.subscriber.questions = VecDeque::new();
+        }
+        if extra.subscriptions.is_empty() && extra.subscriber.questions.is_empty() {
             extra.subscriptions.feed = None;
         }
         self.refresh_special(ticket);
         self.recount_memory(ticket);
         self.make_ready(ticket);
+        question
     }
 
     /// Writes the answer to a `PING`, or the reply that waited for the messages from
     /// before.
     pub(super) fn answer_question(&mut self, ticket: Ticket, error: Option<&[u8]>) {
-        let version = self.version_of(ticket);
-        let Some(session) = self.session(ticket) else {
+        if self.session(ticket).is_none() {
             return;
-        };
-        let Some(question) = session.extra().subscriber.question.take() else {
+        }
+        let version = self.version_of(ticket);
+        let Some(question) = self.question_over(ticket) else {
             return;
         };
         let reply = match (question.about, error) {
@@ -326,12 +368,11 @@ impl State {
                 resp::encode(&value, version, &mut reply);
                 reply
             }
-            (About::Subscribe | About::Unsubscribe(..), None) => Vec::new(),
+            (About::Subscriptions, None) => Vec::new(),
         };
         if !question.silent {
             self.write(ticket, &reply);
         }
-        self.question_over(ticket);
     }
 
     /// A session goes, or starts anew: it is subscribed to nothing over a feed any more.
@@ -339,7 +380,8 @@ impl State {
         let Some(user) = extra.subscriptions.feed.take() else {
             return;
         };
-        let question = extra.subscriber.question.take();
+        extra.subscriber.questions.clear();
+        let pending = std::mem::take(&mut extra.subscriber.pending);
         let key = (route, user);
         let subscriptions = std::mem::take(&mut extra.subscriptions);
         let audience = &self.fronts[key.0 as usize].route.audience;
@@ -353,16 +395,15 @@ impl State {
                     audience.change(space, name, -1);
                 }
             }
-            if let Some(About::Unsubscribe(of, ending)) = question.as_ref().map(|it| &it.about)
-                && *of == space
-            {
-                // The feed was told so already.
-                names.retain(|name| !ending.contains(name));
-            }
+            // Of those the feed was told already.
+            names.retain(|name| !pending.ends(space, name));
             if !names.is_empty() {
                 released.push((space, names));
             }
         }
+        let ended = pending.ended_later();
+        let ended = ended.map(|(number, names)| (number, (key, names)));
+        self.pubsub.ended_later.extend(ended);
         if !released.is_empty() {
             let worker = self.index as u16;
             self.tell_feed(
@@ -406,8 +447,8 @@ impl State {
         }
         let late = extra
             .subscriber
-            .question
-            .as_ref()
+            .questions
+            .front()
             .is_some_and(|question| now.saturating_sub(question.at) > patience);
         if late {
             return self.give_up_question(ticket);
@@ -418,7 +459,8 @@ impl State {
     /// No answer came. One who is subscribed can not be told what became of that.
     fn give_up_question(&mut self, ticket: Ticket) -> bool {
         let session = &mut self.sessions[ticket.slot as usize];
-        if !session.extra().subscriptions.is_empty() {
+        let extra = session.extra();
+        if !extra.subscriptions.is_empty() || extra.subscriber.questions.len() > 1 {
             self.close(ticket.slot, CloseReason::SubscriptionLost);
             return true;
         }

@@ -1,6 +1,6 @@
 //! What several clients say and hear, byte for byte as at Redis.
 
-use super::support::{RedisServer, dialogue};
+use super::support::{RawClient, RedisServer, dialogue, encode};
 use super::weir;
 
 #[rustfmt::skip] // one dialogue, one line
@@ -50,4 +50,67 @@ fn each_client_hears_what_it_would_of_redis() {
     let weir = weir(&behind, "");
     dialogue::compare(&redis, &behind, weir.address(), DIALOGUES);
     assert!(!weir.log().contains("panicked"), "{}", weir.log());
+}
+
+/// Libraries do not wait for confirmations: what is asked while others are under way builds on
+/// them, also if one of them is refused.
+#[rustfmt::skip] // one pipeline, one line
+const PIPELINES: &[&[&str]] = &[
+    &["SUBSCRIBE x", "UNSUBSCRIBE x", "SUBSCRIBE x", "PING"],
+    &["SUBSCRIBE x y", "SUBSCRIBE y z z", "UNSUBSCRIBE y x", "UNSUBSCRIBE", "UNSUBSCRIBE", "GET k"],
+    &["SUBSCRIBE x", "PSUBSCRIBE x", "PUNSUBSCRIBE x", "SSUBSCRIBE x", "UNSUBSCRIBE x", "SUNSUBSCRIBE", "GET k"],
+    &["SUBSCRIBE x", "SUBSCRIBE", "SUBSCRIBE y", "PING", "UNSUBSCRIBE x y", "ECHO e", "SUBSCRIBE x"],
+    &["SUBSCRIBE no", "SUBSCRIBE no", "UNSUBSCRIBE no", "SUBSCRIBE x", "UNSUBSCRIBE", "GET k"],
+    &["SUBSCRIBE x no", "UNSUBSCRIBE x", "SUBSCRIBE x", "UNSUBSCRIBE", "SUBSCRIBE no", "GET k"],
+    &["SUBSCRIBE x", "UNSUBSCRIBE x", "RESET", "SUBSCRIBE y", "QUIT"],
+];
+
+#[test]
+fn subscriptions_in_a_pipeline_build_on_each_other() {
+    let redis = RedisServer::start();
+    let behind = RedisServer::start();
+    let weir = weir(&behind, "");
+    for server in [&redis, &behind] {
+        let rule = "ACL SETUSER default resetchannels &x &y &z";
+        let rule: Vec<&str> = rule.split(' ').collect();
+        assert_eq!(server.command(&rule), b"+OK\r\n");
+    }
+    for hello in ["HELLO 2", "HELLO 3"] {
+        for pipeline in PIPELINES {
+            let lines = std::iter::once(&hello).chain(*pipeline);
+            let mut input: Vec<u8> = lines
+                .flat_map(|line| encode(&line.split(' ').collect::<Vec<_>>()))
+                .collect();
+            input.extend(encode(&["RESET"]));
+            input.extend(encode(&["ECHO", "the end"]));
+            let told = |mut client: RawClient| {
+                client.send(&input);
+                let mut told = Vec::new();
+                while !told.ends_with(b"$7\r\nthe end\r\n") {
+                    match client.read_some() {
+                        Ok(some) if !some.is_empty() => told.extend(some),
+                        _ => break,
+                    }
+                }
+                let told = String::from_utf8(told).expect("text");
+                // Each server has numbers of its own for its clients.
+                let mut lines = told.lines();
+                let mut kept = Vec::new();
+                while let Some(line) = lines.next() {
+                    kept.push(line.to_owned());
+                    if line == "id" {
+                        lines.next();
+                    }
+                }
+                kept
+            };
+            let (direct, through) = (told(redis.client()), told(weir.client()));
+            assert_eq!(through, direct, "{hello}: {pipeline:?}");
+        }
+    }
+    // Nothing of it is left.
+    assert_eq!(behind.command(&["PUBSUB", "NUMPAT"]), b":0\r\n");
+    super::support::wait_until("Redis has no channels", || {
+        behind.command(&["PUBSUB", "CHANNELS"]) == b"*0\r\n"
+    });
 }
