@@ -92,14 +92,15 @@ class Product:
         return min(16_000, (FD_LIMIT - 1_500) // self.descriptors_per_client)
 
     @contextlib.contextmanager
-    def running(self, redis_port, threads, cores):
-        """Yields `(port, pid)`."""
+    def running(self, redis_port, threads, cores, weir_too=""):
+        """Yields `(port, pid)`. `weir_too` is added to Weir's configuration."""
         port = free_port()
         with tempfile.TemporaryDirectory() as directory:
             values = {"port": port, "redis": redis_port, "threads": threads, "other": free_port(),
                       "clients": self.most_clients(), "config": f"{directory}/config.yaml"}
             if self.config:
-                pathlib.Path(values["config"]).write_text(self.config.format(**values))
+                more = weir_too if self.name == "Weir" else ""
+                pathlib.Path(values["config"]).write_text(self.config.format(**values) + more)
             command = [part.format(**values) for part in self.command]
             with process(command, port, cores, directory) as pid:
                 yield port, pid

@@ -11,7 +11,7 @@ import threading
 import time
 
 from products import TARGET, redis
-from sick import arrivals, sigstop, slowreaders
+from sick import arrivals, leak, sigstop, slowreaders
 
 LOADGEN = str(TARGET / "release/loadgen")
 ALL_CORES = os.sched_getaffinity(0)
@@ -33,7 +33,7 @@ class Bench:
         self.faults = faults
 
     @contextlib.contextmanager
-    def setup(self, pinned, *redis_arguments):
+    def setup(self, pinned, *redis_arguments, weir_too=""):
         """Yields `(target port, redis port, --cpu-of arguments, proxy pid or None)`."""
         proxy_cores, load_cores = (PROXY_CORE, LOAD_CORE) if pinned else (ALL_CORES, ALL_CORES)
         threads = 1 if pinned else len(ALL_CORES)
@@ -42,7 +42,7 @@ class Bench:
             if self.product is None:
                 yield redis_port, redis_port, cpu_of, None
             else:
-                with self.product.running(redis_port, threads, proxy_cores) as (port, pid):
+                with self.product.running(redis_port, threads, proxy_cores, weir_too) as (port, pid):
                     yield port, redis_port, [*cpu_of, "--cpu-of", f"proxy={pid}"], pid
 
     def load(self, mode, port, *arguments, cores=ALL_CORES):
@@ -304,7 +304,7 @@ def counted_calls(pid):
             calls[name] = int(count)
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in [cpu, many, values, idle, latency, storm, overload, arrivals,
+SCENARIOS = {scenario.__name__: scenario for scenario in [cpu, many, values, idle, latency, storm, overload, arrivals, leak,
                                                           sigstop, slowreaders, pubsub, blocked, syscalls]}
 
 

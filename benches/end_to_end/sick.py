@@ -23,6 +23,45 @@ def arrivals(bench):
                 "rejected": info(redis_port, "stats", "rejected_connections")}
 
 
+LEAKED_A_SECOND, LEAK_SECONDS, LEAK_CEILING = 50, 30, 100
+
+
+def leak(bench):
+    """One address leaks 50 connections a second for 30 s; Redis takes 1,000; others come and go."""
+    ceiling = f"[route.main.limits.each]\nmax_clients = {LEAK_CEILING}\n"
+    with bench.setup(False, "--maxclients", "1000", weir_too=ceiling) as (port, redis_port, _, _):
+        leaked, held, took, failed = [], 0, [], 0
+        began = time.monotonic()
+        while (now := time.monotonic() - began) < LEAK_SECONDS:
+            while len(leaked) < now * LEAKED_A_SECOND:
+                client, good = visit(port, "127.0.0.2")
+                held += good
+                leaked.append(client)
+            before = time.monotonic()
+            client, good = visit(port, "127.0.0.1")
+            failed += not good
+            if good:
+                took.append(time.monotonic() - before)
+            if client:
+                client.close()
+            time.sleep(0.005)
+        for client in filter(None, leaked):
+            client.close()
+        return {"held": held, "failed_percent": 100 * failed / (failed + len(took)), "failed": failed,
+                "max_ms": max(took) * 1000, "rejected": info(redis_port, "stats", "rejected_connections")}
+
+
+def visit(port, source):
+    """Connects and asks once: the connection, if there is one, and whether it was answered."""
+    client = None
+    try:
+        client = socket.create_connection(("127.0.0.1", port), timeout=2, source_address=(source, 0))
+        client.sendall(request("PING"))
+        return client, client.recv(256).startswith(b"+PONG")
+    except OSError:
+        return client, False
+
+
 def sigstop(bench):
     """Redis is stopped for five seconds: how long errors take, how soon work flows again."""
     with bench.setup(False) as (port, redis_port, cpu_of, _):
@@ -49,7 +88,13 @@ def sigstop(bench):
 
 
 def slowreaders(bench):
-    """100 clients ask for up to 200 MB each and read nothing; what that costs, and others."""
+    """100 clients ask for up to 200 MB each and read nothing; what that costs, and others. Once when
+    nobody has asked for it yet, and once when somebody has."""
+    return slow_readers(bench, False) | {f"known_{name}": value
+                                         for name, value in slow_readers(bench, True).items()}
+
+
+def slow_readers(bench, known):
     with open("/proc/meminfo") as meminfo:
         available = next(int(line.split()[1]) for line in meminfo if line.startswith("MemAvailable"))
     # Redis has each reply in memory once, so all of them together have to fit.
@@ -59,6 +104,10 @@ def slowreaders(bench):
         with socket.create_connection(("127.0.0.1", redis_port)) as direct:
             direct.sendall(request("SET", "large", b"x" * (megabytes << 20)) + request("SET", "k", b"v"))
             read_exactly(direct, len(b"+OK\r\n") * 2)
+        if known:
+            with socket.create_connection(("127.0.0.1", port)) as reader:
+                reader.sendall(request("GET", "large"))
+                read_exactly(reader, (megabytes << 20) + len(f"${megabytes << 20}\r\n\r\n"))
         slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
         with grown(pids) as most, socket.create_connection(("127.0.0.1", port), timeout=60) as other:
             for client in slow:
