@@ -287,7 +287,7 @@ fn summary(config: &Config) -> String {
             "route {}: {} -> {}, at most {} clients over at most {} connections\n",
             route.name,
             listen.join(" "),
-            route.backend.address,
+            route.backend.first_address(),
             route.clients.max_clients,
             route.backend.max_connections,
         );

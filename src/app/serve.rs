@@ -141,7 +141,7 @@ async fn supervise(
             tracing::info!(
                 route = %route.name, listen = %door.config.address,
                 tls = door.config.is_tls(),
-                backend = %settings.backend.address,
+                backend = %settings.backend.first_address(),
                 max_connections = settings.backend.max_connections,
                 max_clients = proxy.limits.route_max(index as u16), "serving"
             );

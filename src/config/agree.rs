@@ -279,13 +279,8 @@ fn topology(route: &mut Route, path: &str, reader: &mut Reader<'_>) {
         let password = key("sentinel_password");
         reader.mistake_unless_wrong(&key("sentinel_username"), &[&password], problem);
     }
-    // What the route is called by in logs until its primary is known.
-    let first = backend.nodes.first().or(backend.sentinels.first());
-    if let Some(first) = first.cloned()
-        && backend.topology != TopologyKind::Standalone
-    {
-        backend.address = first;
-    }
+    // The list says where to go, and may change while Weir runs.
+    backend.address.clear();
 }
 
 fn timeouts(route: &mut Route, path: &str, reader: &mut Reader<'_>) {
@@ -335,7 +330,9 @@ fn listeners(config: &Config, reader: &mut Reader<'_>) {
                 "" => format!("{path}.listen"),
                 name => format!("{}.address", join(&format!("{path}.listener"), name)),
             };
-            if is_at(&route.backend.address, &address) {
+            let nodes = &route.backend.nodes;
+            let own = |node: &String| is_at(node, &address);
+            if own(&route.backend.address) || nodes.iter().any(own) {
                 let problem = format!(
                     "expected the address of a Redis, found {address}, where this route listens"
                 );

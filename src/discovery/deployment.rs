@@ -79,7 +79,7 @@ impl Deployment {
         let tls = tls.map(|tls| Arc::new(NodeTls::new(&settings.name, tls)));
         let spec = NodeSpec {
             id: 0,
-            address: backend.address.clone(),
+            address: backend.first_address().to_owned(),
             route: settings.name.clone(),
             workers,
             journal: journal.clone(),

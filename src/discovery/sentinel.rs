@@ -35,7 +35,7 @@ pub struct View {
 }
 
 /// How a sentinel is asked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SentinelSpec {
     /// Where it is.
     pub address: String,

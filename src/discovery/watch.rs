@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::deployment::{Deployment, Snapshot};
@@ -46,6 +47,9 @@ struct Watch {
     passed_over: Option<NodeId>,
     lineage: Lineage,
     samples: OffsetSamples,
+    /// The sentinels that are listened to, and how.
+    listeners: Vec<(SentinelSpec, AbortHandle)>,
+    words: mpsc::Sender<Word>,
     /// What each sentinel says that answers.
     views: BTreeMap<String, View>,
     /// Sentinels that did not answer when they were asked last.
@@ -74,12 +78,6 @@ pub async fn watch(deployment: Arc<Deployment>, tell: Box<dyn Fn()>) {
     let mut names = BTreeMap::new();
     if config.topology == TopologyKind::Replicated {
         names.extend(config.nodes.iter().map(|name| (name.clone(), Vec::new())));
-    } else {
-        for address in &config.sentinels {
-            let timeout = settings.timeouts.connect;
-            let spec = SentinelSpec::new(address.clone(), config, timeout);
-            tokio::task::spawn_local(listen(spec, words.clone(), pace.subscribe()));
-        }
     }
     let mut watch = Watch {
         deployment: deployment.clone(),
@@ -90,6 +88,8 @@ pub async fn watch(deployment: Arc<Deployment>, tell: Box<dyn Fn()>) {
         passed_over: None,
         lineage: Lineage::default(),
         samples: OffsetSamples::default(),
+        listeners: Vec::new(),
+        words,
         views: BTreeMap::new(),
         silent: BTreeMap::new(),
         pace,
@@ -111,6 +111,7 @@ pub async fn watch(deployment: Arc<Deployment>, tell: Box<dyn Fn()>) {
             () = deployment.doubted.notified() => watch.hurry(),
             _ = tick.tick() => {}
         }
+        watch.listen_to_sentinels();
         watch.look_up_names();
         watch.evaluate();
     }
@@ -172,8 +173,45 @@ impl Watch {
         self.members.iter().position(|it| it.node.id == id)
     }
 
+    /// Listens to the sentinels of the settings in force and to no others. What those say
+    /// that stay, or said last, holds.
+    fn listen_to_sentinels(&mut self) {
+        let settings = self.deployment.settings();
+        let config = &settings.backend;
+        let wanted = match config.topology {
+            TopologyKind::Sentinel => &config.sentinels[..],
+            _ => &[],
+        };
+        let spec = |address: &String| {
+            SentinelSpec::new(address.clone(), config, settings.timeouts.connect)
+        };
+        let is_same = wanted.len() == self.listeners.len()
+            && (wanted.iter().map(spec)).all(|it| self.listeners.iter().any(|(is, _)| *is == it));
+        if is_same {
+            return;
+        }
+        let wanted: Vec<SentinelSpec> = wanted.iter().map(spec).collect();
+        let is_gone = |(spec, _): &mut (SentinelSpec, AbortHandle)| !wanted.contains(spec);
+        for (spec, task) in self.listeners.extract_if(.., is_gone) {
+            task.abort();
+            self.views.remove(&spec.address);
+            self.silent.remove(&spec.address);
+        }
+        for spec in wanted {
+            if !self.listeners.iter().any(|(known, _)| *known == spec) {
+                let listening = listen(spec.clone(), self.words.clone(), self.pace.subscribe());
+                let task = tokio::task::spawn_local(listening).abort_handle();
+                self.listeners.push((spec, task));
+            }
+        }
+    }
+
     /// What a sentinel says. The view with the latest configuration names the nodes.
     fn take_word(&mut self, word: Word) {
+        if !self.listeners.iter().any(|(it, _)| it.address == word.from) {
+            // Its last word, from before it was taken off the list.
+            return;
+        }
         let route = &self.deployment.route;
         match word.view {
             Ok(view) => {

@@ -8,6 +8,7 @@ mod counters;
 mod finding;
 mod losing;
 mod reads;
+mod reloading;
 mod sentinels;
 mod strangers;
 #[path = "../support/mod.rs"]
@@ -18,13 +19,14 @@ use support::{RawClient, RedisServer, Replicas, WeirProcess, wait_until};
 
 /// Weir in front of a deployment: settings of the backend, then of other sections.
 fn weir(any: &RedisServer, backend: &str, more: &str) -> WeirProcess {
-    WeirProcess::with_config(
-        any,
-        &format!(
-            "[admin]\nlisten = \"{{admin}}\"\n[route.main]\nlisten = \"{{listen}}\"\n\
-             [route.main.backend]\n{backend}\
-             reconnect_min = \"5ms\"\nreconnect_max = \"50ms\"\n{more}"
-        ),
+    WeirProcess::with_config(any, &config(backend, more))
+}
+
+fn config(backend: &str, more: &str) -> String {
+    format!(
+        "[admin]\nlisten = \"{{admin}}\"\n[route.main]\nlisten = \"{{listen}}\"\n\
+         [route.main.backend]\n{backend}\
+         reconnect_min = \"5ms\"\nreconnect_max = \"50ms\"\n{more}"
     )
 }
 

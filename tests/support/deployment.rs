@@ -160,13 +160,28 @@ impl Sentinels {
 
     /// The settings of a `sentinel` backend.
     pub fn settings(&self) -> String {
-        let addresses: Vec<String> = self
-            .sentinels
+        self.settings_of(&[0, 1, 2])
+    }
+
+    /// The same with some of them only.
+    pub fn settings_of(&self, which: &[usize]) -> String {
+        let addresses: Vec<String> = which
             .iter()
-            .map(|it| format!("\"{}\"", it.port.address()))
+            .map(|&it| format!("\"{}\"", self.sentinels[it].port.address()))
             .collect();
         let addresses = addresses.join(", ");
         format!("topology = \"sentinel\"\nsentinels = [{addresses}]\nsentinel_master = \"main\"\n")
+    }
+
+    /// How many connections, of those that are subscribed, one of them has from others than
+    /// sentinels.
+    pub fn subscribers(&self, which: usize) -> usize {
+        let mut client = self.sentinels[which].client().expect("it answers");
+        let reply = client.command(&["CLIENT", "LIST"]);
+        let text = String::from_utf8_lossy(&reply).into_owned();
+        text.lines()
+            .filter(|it| it.contains("cmd=subscribe"))
+            .count()
     }
 
     /// Has a failover made now.

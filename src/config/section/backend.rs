@@ -61,20 +61,20 @@ section! {
         /// name for all. The one with the latest configuration is believed, and while none
         /// answers, what was known last holds.
         sentinels: Vec<String> = HostPorts,
-            default none, example ["10.0.0.1:26379", "10.0.0.2:26379"], changes Restart;
+            default none, example ["10.0.0.1:26379", "10.0.0.2:26379"], changes Live;
 
         /// What the sentinels call the primary: the name in their `sentinel monitor` line.
         sentinel_master: Option<String> = OptionalText,
-            default none, example "mymaster", changes Restart;
+            default none, example "mymaster", changes Live;
 
         /// The user as whom Weir asks the sentinels. Without it a password is that of their
         /// `requirepass`.
         sentinel_username: Option<String> = OptionalText,
-            default none, example "weir", changes Restart;
+            default none, example "weir", changes Live;
 
         /// The password for the sentinels, which is not the one for the nodes.
         sentinel_password: Option<Secret> = OptionalPassword,
-            default none, example "...", changes Restart;
+            default none, example "...", changes Live;
 
         /// The user as whom Weir itself connects: for its own questions (INFO,
         /// COMMAND, probes), and for clients where `mode` in `auth` is "weir" or
@@ -212,5 +212,18 @@ section! {
     with {
         /// TLS to Redis, if it is spoken.
         tls: Option<BackendTls>;
+    }
+}
+
+impl Backend {
+    /// Where the first node is, or who says where it is: what the route is called by until
+    /// its primary is known.
+    pub fn first_address(&self) -> &str {
+        let listed = match self.topology {
+            TopologyKind::Standalone => None,
+            TopologyKind::Replicated => self.nodes.first(),
+            TopologyKind::Sentinel => self.sentinels.first(),
+        };
+        listed.unwrap_or(&self.address)
     }
 }
