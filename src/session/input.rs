@@ -374,6 +374,11 @@ impl State {
             return;
         };
         let flags = session.flags;
+        let extra = session.extra.as_deref();
+        if extra.is_some_and(|extra| !extra.subscriber.questions.is_empty()) {
+            // It hears the answers.
+            return;
+        }
         if flags.any(Flags::UPLOADING.with(Flags::PAUSED).with(Flags::HELD)) || waits_here {
             return self.close(ticket.slot, CloseReason::ByClient);
         }
