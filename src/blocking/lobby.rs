@@ -385,8 +385,6 @@ impl Lobby {
         }
     }
 
-    // Questions.
-
     pub(super) fn ask(&mut self, asked: Asked, question: Question) {
         let id = self.next_question;
         self.next_question += 1;

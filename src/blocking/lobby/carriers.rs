@@ -9,8 +9,6 @@ use crate::blocking::carrier::{Carrier, Carries, Interrupt, Stage};
 use crate::blocking::line::Watch;
 
 impl Lobby {
-    // Carriers.
-
     /// Puts a line on a connection that waits for it.
     pub(super) fn attach(&mut self, line_id: usize) {
         let queue = &self.lines[line_id].queue;
