@@ -157,6 +157,10 @@ impl Metrics {
         self.gauge(out, "weir_shedding", help, |m| &m.shedding);
         let help = "Commands that wait for a primary.";
         self.gauge(out, "weir_commands_held", help, |m| &m.commands_held);
+        let help = "Commands that wait for the end of a pause.";
+        self.gauge(out, "weir_commands_paused", help, |m| &m.commands_paused);
+        let help = "Bytes of commands that wait for the end of a pause, and behind them.";
+        self.gauge(out, "weir_paused_bytes", help, |m| &m.paused_bytes);
         let help = "Bytes of requests and replies held in memory for clients.";
         self.gauge(out, "weir_buffered_bytes", help, |m| &m.buffered_bytes);
         let help = "Clients that hold a connection to a node alone.";

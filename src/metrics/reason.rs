@@ -263,6 +263,8 @@ reason! {
         NodeMemory => "node_memory",
         /// Large replies that a node may have to hold at once.
         LargeReplies => "large_replies",
+        /// Clients that wait for the end of an operator's pause, or what they have sent.
+        Pause => "pause",
     }
 }
 

@@ -53,6 +53,10 @@ pub struct WorkerMetrics {
     pub shedding: Gauge,
     /// Commands that wait for a primary.
     pub commands_held: Gauge,
+    /// Commands that wait for the end of a pause.
+    pub commands_paused: Gauge,
+    /// Bytes of those and of what was sent behind them.
+    pub paused_bytes: Gauge,
     /// Bytes of requests and replies held in memory for clients.
     pub buffered_bytes: Gauge,
     /// Clients that hold a lease.

@@ -213,8 +213,8 @@ impl State {
             let marks = silent_or(silent, Marks::NONE);
             return self.refuse_or_miss(ticket, request.frame, row.id, &failure, marks);
         }
-        if self.must_pause(ticket, request, row) {
-            return Step::Wait;
+        if let Some(step) = self.pause(ticket, request, following, row, silent) {
+            return step;
         }
         if flags.any(Flags::REFUSING)
             && !self.in_transaction(ticket)

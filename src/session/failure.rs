@@ -62,6 +62,11 @@ pub enum Failure {
     Memory,
     /// The node's memory is nearly used up.
     NodeMemory,
+    /// Too many wait for the end of an operator's pause.
+    Paused {
+        /// The setting.
+        limit: &'static str,
+    },
     /// As many large replies are under way as may be.
     LargeReplies,
     /// The route's access rules refuse it to this client.
@@ -193,6 +198,11 @@ impl Failure {
                  command not executed"
                     .into()
             }
+            Failure::Paused { limit } => {
+                format!(
+                    "BUSY weir: too many wait for the end of a pause ({limit}), command not executed"
+                )
+            }
             Failure::NodeMemory => "BUSY weir: the memory of Redis is nearly used up \
                  (health.refuse_writes_above_memory), command not executed"
                 .into(),
@@ -242,7 +252,9 @@ impl Failure {
             Failure::QueueFull { .. } => ErrorCause::LeaseQueue,
             Failure::WaitedTooLong { .. } => ErrorCause::LeaseWait,
             Failure::Memory => ErrorCause::Memory,
-            Failure::NodeMemory | Failure::LargeReplies => ErrorCause::Busy,
+            Failure::NodeMemory | Failure::LargeReplies | Failure::Paused { .. } => {
+                ErrorCause::Busy
+            }
             Failure::Access { .. } => ErrorCause::NoPermission,
             Failure::Busy(Busy::Deadline) => ErrorCause::QueueTimeout,
             Failure::Busy(Busy::NoConnection) => ErrorCause::NoBackend,
@@ -261,6 +273,7 @@ impl Failure {
             Failure::WaitedTooLong { .. } => Some(ShedLimit::LeaseWait),
             Failure::Memory => Some(ShedLimit::Memory),
             Failure::NodeMemory => Some(ShedLimit::NodeMemory),
+            Failure::Paused { .. } => Some(ShedLimit::Pause),
             Failure::LargeReplies => Some(ShedLimit::LargeReplies),
             Failure::Busy(Busy::QueueLength) => Some(ShedLimit::Queue),
             Failure::Busy(Busy::QueueTime | Busy::Behind) => Some(ShedLimit::QueueTime),
@@ -347,6 +360,7 @@ mod tests {
             Failure::Memory,
             Failure::NodeMemory,
             Failure::LargeReplies,
+            Failure::Paused { limit },
             Failure::Access {
                 command: "COMMAND".into(),
                 setting: "access.NAME.SETTING".into(),

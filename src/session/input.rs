@@ -167,13 +167,17 @@ impl State {
 
     /// Stops reading a client whose unparsed bytes pile up, until it goes on.
     fn hold_back(&mut self, ticket: Ticket) {
+        let paused_full = self.is_paused_full(ticket);
         let Some(session) = self.session(ticket) else {
             return;
         };
         let route = session.route as usize;
         let keep = self.fronts[route].config.clients.pipeline_buffer as usize;
         let session = &mut self.sessions[ticket.slot as usize];
-        let keep = if self.memory.is_tight() { 0 } else { keep };
+        let keep = match self.memory.is_tight() || paused_full {
+            true => 0,
+            false => keep,
+        };
         if session.flags.any(HALTED) && session.input.len() > keep {
             session.flags.set(Flags::READ_PAUSED);
         }

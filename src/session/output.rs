@@ -264,6 +264,9 @@ impl State {
             let clean = session.in_flight == 0 && lease.until == Until::Reply;
             self.end_lease(lease.conn, clean);
         }
+        if session.flags.any(Flags::PAUSED) {
+            self.forget_paused(slot, session.route);
+        }
         if session.flags.any(Flags::STASHED) {
             self.drop_stash(session.ticket(slot));
         }

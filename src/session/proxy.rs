@@ -43,6 +43,8 @@ pub struct Route {
     pub deployment: Arc<Deployment>,
     /// Whether workers refuse commands because a node has too much to do.
     pub overloaded: Episode,
+    /// No further client may wait for the end of a pause.
+    pub paused_full: Latch,
     /// How many clients may block on connections of their own.
     pub places: Arc<Places>,
     /// What each worker counts on it.
@@ -307,6 +309,7 @@ impl Proxy {
                         .map(|listener| Arc::new(Door::new(&route.name, listener, &journal)))
                         .collect(),
                     overloaded: Episode::default(),
+                    paused_full: Latch::default(),
                     fail_open: FailOpen::default(),
                     places: Places::new(
                         BudgetLimits::of(&settings.backend).blocking_max(),

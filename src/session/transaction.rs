@@ -44,7 +44,10 @@ impl State {
             return self.forward_block(ticket, request, following, &block, silent);
         }
         let session = &self.sessions[ticket.slot as usize];
-        let wish = if self.fronts[route as usize].refuses_growth && session.lease().is_none() {
+        let front = &self.fronts[route as usize];
+        // Within an operator's pause only what finds no room to wait comes here.
+        let refuses = front.refuses_growth || front.pause.is_some_and(|pause| pause.is_bounded);
+        let wish = if refuses && session.lease().is_none() {
             // What Redis has queued cannot be refused any more.
             LeaseWish::NotAtOnce
         } else {

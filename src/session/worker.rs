@@ -84,6 +84,8 @@ pub struct Front {
     pub wants_offers: bool,
     /// `CLIENT PAUSE` in force.
     pub pause: Option<super::pause::Pause>,
+    /// Whose commands it holds.
+    pub paused: super::pause::Paused,
     /// Commands that may need memory of the node are refused, as of the last tick.
     pub refuses_growth: bool,
     /// Who logs in, one after the other.
@@ -203,6 +205,7 @@ impl Worker {
                 idle_timeout: Duration::ZERO,
                 wants_offers: false,
                 pause: None,
+                paused: Default::default(),
                 refuses_growth: false,
                 logins: None,
             })

@@ -4,8 +4,8 @@ use std::process::Command;
 
 use super::support::{RawClient, RedisServer, ReservedPort, WeirProcess, wait_until};
 
-/// Weir with a console port; `more` follows in `[route.main.clients]`.
-fn weir(redis: &RedisServer, admin: &str, more: &str) -> (WeirProcess, ReservedPort) {
+/// Weir with a console port; `admin` follows in `[admin]`, `more` in `[route.main.clients]`.
+pub fn weir(redis: &RedisServer, admin: &str, more: &str) -> (WeirProcess, ReservedPort) {
     let console = ReservedPort::new();
     let address = console.address();
     let weir = WeirProcess::with_config(
@@ -79,7 +79,7 @@ fn mistakes_are_worded_as_redis_words_them() {
         (&["WEIR", "CLIENTS", "BY", "MOON"], "-ERR syntax error\r\n"),
         (
             &["WEIR", "PAUSE", "60001"],
-            "-ERR a pause takes at most 60000 ms\r\n",
+            "-ERR a pause takes at most 60000 ms (clients.pause_max)\r\n",
         ),
         (
             &["WEIR", "RESUME", "ROUTE", "x"],
@@ -111,7 +111,8 @@ fn on_the_service_port_it_is_for_operators_only() {
     operator.expect("+OK\r\n*2\r\n$19\r\nprocess.max_clients\r\n$5\r\n10000\r\n$1\r\nv\r\n");
 }
 
-fn weir_for_operators(redis: &RedisServer) -> (WeirProcess, ReservedPort) {
+/// The same, with everybody an operator.
+pub fn weir_for_operators(redis: &RedisServer) -> (WeirProcess, ReservedPort) {
     weir(redis, "", "operator_networks = \"127.0.0.1\"\n")
 }
 
@@ -264,4 +265,52 @@ fn the_doctor_says_the_same_in_the_console() {
         flat.starts_with(b"*1\r\n*12\r\n$5\r\nroute\r\n$4\r\nmain\r\n"),
         "{flat:?}"
     );
+}
+
+#[test]
+fn each_thing_that_an_operator_does_leaves_a_line() {
+    let redis = RedisServer::start();
+    let (mut weir, console) = weir(&redis, "", "");
+    let mut operator = RawClient::connect(console.address());
+    let key = "process.max_clients";
+    let done: &[(&[&str], &str)] = &[
+        (&["CONFIG", "SET", key, "9000"], "OK"),
+        (&["LIMITS", "SET", key, "9001"], "OK"),
+        (&["PAUSE", "100"], "OK"),
+        (&["RESUME"], "OK"),
+        (&["KILL", "NAME", "nobody"], "0"),
+        (&["SLOWLOG", "RESET"], "OK"),
+        (&["RELOAD"], "done"),
+        (
+            &["CONFIG", "SET", "process.workers", "77"],
+            "needs a restart",
+        ),
+        (&["DRAIN"], "OK"),
+    ];
+    // What only looks leaves none.
+    operator.command(&["WEIR", "CLIENTS"]);
+    for (command, _) in done {
+        operator.command(&[&["WEIR"], *command].concat());
+    }
+    for (command, result) in done {
+        let command = format!("WEIR {}", command.join(" "));
+        weir.wait_for_log(&command);
+        let log = weir.log();
+        let lines: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("audit") && line.contains(&command))
+            .collect();
+        assert_eq!(lines.len(), 1, "{command}: {log}");
+        for fact in [
+            "operator's command",
+            "user=\"operator\"",
+            "from=\"127.0.0.1:",
+            result,
+        ] {
+            let fact = fact.replace('"', "");
+            let line = lines[0].replace('"', "");
+            assert!(line.contains(&fact), "{fact}: {line}");
+        }
+    }
+    assert!(!weir.log().contains("WEIR CLIENTS"));
 }

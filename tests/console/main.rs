@@ -5,6 +5,8 @@
 
 mod commands;
 mod hot_keys;
+mod libraries;
+mod pause;
 mod record;
 mod slow_log;
 #[path = "../support/mod.rs"]

@@ -14,9 +14,6 @@ use crate::session::{Caller, Kill, Message, Pause};
 /// How long a pause is if the caller does not say.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// No pause is longer: what waits takes memory, and its callers give up.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
-
 impl Console {
     /// `CONFIG GET` and `CONFIG SET`.
     pub(super) fn config(&self, words: &[&str]) -> Answer {
@@ -116,22 +113,22 @@ impl Console {
         let (time, words) = match words {
             [first, rest @ ..] if first.parse::<u64>().is_ok() => {
                 let millis = first.parse().unwrap_or(u64::MAX);
-                (Duration::from_millis(millis), rest)
+                (Some(Duration::from_millis(millis)), rest)
             }
-            words => (PAUSE, words),
+            words => (None, words),
         };
-        if time > PAUSE_MAX {
+        let routes = self.routes_of(words)?;
+        let of_route = |route: &u16| self.proxy.routes[*route as usize].settings();
+        let longest = routes.iter().map(|it| of_route(it).clients.pause_max);
+        let longest = longest.min().unwrap_or_default();
+        if time.is_some_and(|time| time > longest) {
             return Err(format!(
-                "ERR a pause takes at most {} ms",
-                PAUSE_MAX.as_millis()
+                "ERR a pause takes at most {} ms (clients.pause_max)",
+                longest.as_millis()
             ));
         }
-        let routes = self.routes_of(words)?;
-        let until = self.proxy.started.elapsed() + time;
-        let pause = Pause {
-            until: until.as_micros() as u64,
-            all: true,
-        };
+        let time = time.unwrap_or(PAUSE.min(longest));
+        let pause = Pause::of_operator(self.proxy.started.elapsed(), time);
         self.tell_pause(&routes, Some(pause));
         Ok(Value::simple("OK"))
     }

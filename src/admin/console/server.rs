@@ -196,6 +196,12 @@ impl Visit {
             // What libraries and redis-cli say unasked.
             b"client" => Value::simple("OK"),
             b"command" => Value::array(Vec::new()),
+            // By which some of them see whether a server is ready.
+            b"info" => Value::bulk(concat!(
+                "# Server\r\nweir_version:",
+                env!("CARGO_PKG_VERSION"),
+                "\r\nredis_mode:standalone\r\nloading:0\r\n"
+            )),
             _ => {
                 Value::error("ERR this is Weir's console: it has WEIR, PING, HELLO, AUTH and QUIT")
             }

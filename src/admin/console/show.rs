@@ -26,6 +26,9 @@ const LIMITS: &[&str] = &[
     "max_blocking",
     "max_subscriptions",
     "lease_queue",
+    "pause_max",
+    "pause_clients",
+    "pause_memory",
     "in_flight_max",
     "output_max",
     "request_max",
@@ -214,7 +217,13 @@ impl Console {
             };
             let ledger = || route.deployment.primary().ledger.snapshot();
             let of = |kind| ledger().of(kind) as u64;
+            let gauge = |pick: &dyn Fn(&WorkerMetrics) -> i64| {
+                let total = self.proxy.metrics.route_total_gauge(index, |m| pick(m));
+                u64::try_from(total).unwrap_or(0)
+            };
             return match setting {
+                "clients.pause_clients" => Some(gauge(&|m| m.commands_paused.get())),
+                "clients.pause_memory" => Some(gauge(&|m| m.paused_bytes.get())),
                 "clients.max_clients" => Some(self.proxy.limits.route_taken(index as u16) as u64),
                 "backend.max_connections" => Some(ledger().total() as u64),
                 "backend.max_shared" => Some(of(Kind::Shared)),

@@ -76,7 +76,7 @@ pub const ROWS: &[Row] = &[
     row(Sub::Kill, "KILL", "[ROUTE name] filter value [filter value ...]", (2, MANY), "Close the clients that match all filters, which are those of CLIENT KILL; never the caller. How many there were.", true),
     row(Sub::Limits, "LIMITS", "[SET key value]", (0, 3), "Every limit with what is in use of it; SET changes one as CONFIG SET does.", false),
     row(Sub::Nodes, "NODES", "", (0, 0), "Each node: whether it can be used and why not, version, connections, latency.", false),
-    row(Sub::Pause, "PAUSE", "[milliseconds] [ROUTE name]", (0, 3), "Hold all commands of clients, for 10 seconds or as said, at most 60; they wait in Weir and go on afterwards.", true),
+    row(Sub::Pause, "PAUSE", "[milliseconds] [ROUTE name]", (0, 3), "Hold all commands of clients, for 10 seconds or as said; they wait in Weir and go on afterwards, as many as may (clients.pause_clients).", true),
     row(Sub::Pools, "POOLS", "", (0, 0), "Connections to each node by what they are for, against the budget, and who waits for one.", false),
     row(Sub::Record, "RECORD", "[MARKDOWN|JSON]", (0, 1), "The record of events and numbers, for a post-mortem.", false),
     row(Sub::Reload, "RELOAD", "", (0, 0), "Read the configuration file again: all that changed is put into force, or nothing and why.", true),

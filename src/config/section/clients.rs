@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::Network;
 use crate::config::definition::section;
 use crate::config::kind::{
-    Count, DAY, GIB, KIB, MIB, MILLISECOND, Networks, Patterns, Size, Switch, Time,
+    Count, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, Networks, Patterns, Size, Switch, Time,
 };
 
 section! {
@@ -82,6 +82,21 @@ section! {
         /// from it and the kernel slows it down.
         pipeline_buffer: u64 = Size::from_to(4 * KIB, GIB),
             default "64KiB", changes Live;
+
+        /// The longest pause that `WEIR PAUSE` may begin: what waits takes memory, and its callers
+        /// give up at some time.
+        pause_max: Duration = Time::from_to(MILLISECOND, HOUR),
+            default "60s", changes Live;
+
+        /// During a `WEIR PAUSE`, the clients of the route whose commands wait; the next one
+        /// is refused at once with "-BUSY". `CLIENT PAUSE` is Redis's own and refuses nobody.
+        pause_clients: usize = Count::from_to(0, 1_000_000),
+            default 10_000, changes Live;
+
+        /// During a `WEIR PAUSE`, bytes that those clients have sent and that are kept. Beyond it
+        /// the next one is refused, and nothing more is read from those who wait.
+        pause_memory: u64 = Size::from_to(0, GIB),
+            default "64MiB", changes Live;
 
         /// The largest request, and the largest transaction. Beyond it the client is
         /// closed without a word, as Redis does at its client-query-buffer-limit,
