@@ -51,7 +51,8 @@ pub(super) fn lists_json(proxy: &Proxy, view: &HotView, route: Option<u16>) -> V
     })
 }
 
-fn key_json(proxy: &Proxy, key: &HotKey) -> Value {
+/// One key.
+pub(super) fn key_json(proxy: &Proxy, key: &HotKey) -> Value {
     json!({
         "route": proxy.routes[key.route as usize].name,
         "db": key.db,

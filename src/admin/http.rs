@@ -89,6 +89,8 @@ pub struct Handlers {
     pub overview: Overview,
     /// For `/hotkeys.json`.
     pub hot_keys: Json,
+    /// For `/top.json`.
+    pub top: Json,
     /// For the record and the events.
     pub journal: Arc<Journal>,
     /// For the slow log.
@@ -292,6 +294,12 @@ const PAGES: &[Page] = &[
         method: Method::GET,
         about: "the keys that are asked for most and the largest replies, as JSON",
         answer: hot_keys,
+    },
+    Page {
+        path: "/top.json",
+        method: Method::GET,
+        about: "what weir top shows: who holds the most connections, how the nodes are, as JSON",
+        answer: |handlers| typed(StatusCode::OK, JSON, (handlers.top)()),
     },
     Page {
         path: "/config.json",

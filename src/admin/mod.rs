@@ -16,6 +16,7 @@ mod process;
 mod recorder;
 mod settings;
 mod status;
+mod top;
 mod topology_status;
 
 pub use console::{
@@ -32,4 +33,5 @@ pub use process::expose_process;
 pub use recorder::record;
 pub use settings::{Keeper, Refused as SettingsRefused, SetFilter};
 pub use status::{expose_backends, readiness};
+pub use top::top_json;
 pub use topology_status::expose_topology;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{fetch, logging, serve};
+use super::{fetch, logging, serve, top};
 use crate::config::{Config, Flags, Mistakes, Reload, Source};
 
 /// A configuration with mistakes, or a Weir that could not run.
@@ -25,6 +25,9 @@ Examples:
 
   weir check --config weir.toml
       Name every mistake in the file and exit; nothing is started.
+
+  weir top
+      Watch the Weir on this machine: who holds the connections, what is refused.
 
   weir record --admin 127.0.0.1:6390 > record.md
       Keep what happened in a running Weir, for a post-mortem.
@@ -112,6 +115,21 @@ enum Command {
         json: bool,
     },
 
+    /// Watch a running Weir in a terminal: who holds the connections, how the nodes are, what happens
+    Top {
+        /// Where the running Weir serves metrics and health
+        #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:6390")]
+        admin: SocketAddr,
+
+        /// Once, as plain text, for scripts; so it is where there is no terminal
+        #[arg(long)]
+        once: bool,
+
+        /// Seconds between two looks
+        #[arg(short, long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        delay: u64,
+    },
+
     /// Write out what a running Weir has recorded: events and numbers over time, in UTC
     Record {
         /// Where the running Weir serves metrics and health
@@ -138,6 +156,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check { config, against }) => check(config, against),
         Some(Command::Health { admin, ready }) => tell_health(admin, ready),
         Some(Command::Doctor { admin, json }) => doctor(admin, json),
+        Some(Command::Top { admin, once, delay }) => watch(admin, once, delay),
         Some(Command::Record { admin, format }) => record(admin, format),
         None => match configuration(run) {
             Ok((source, config)) => start(source, config),
@@ -208,6 +227,16 @@ fn tell_health(admin: SocketAddr, ready: bool) -> ExitCode {
 fn doctor(admin: SocketAddr, json: bool) -> ExitCode {
     let path = if json { "/doctor.json" } else { "/doctor" };
     tell(admin, path, RECORD_PATIENCE)
+}
+
+fn watch(admin: SocketAddr, once: bool, delay: u64) -> ExitCode {
+    match top::run(admin, Duration::from_secs(delay), once) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weir: http://{admin}: {error}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
 }
 
 fn record(admin: SocketAddr, format: Format) -> ExitCode {

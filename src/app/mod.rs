@@ -9,3 +9,4 @@ mod notify;
 mod pace;
 mod reload;
 pub mod serve;
+mod top;

@@ -228,7 +228,7 @@ fn handlers(proxy: &Arc<Proxy>) -> Handlers {
     let (nodes, doors, patient) = (proxy.clone(), proxy.clone(), proxy.clone());
     let running = proxy.clone();
     let limits = proxy.limits.clone();
-    let (topologies, hot) = (proxy.clone(), proxy.clone());
+    let (topologies, hot, top) = (proxy.clone(), proxy.clone(), proxy.clone());
     Handlers {
         sources: vec![
             Box::new(move |out| counters.metrics.expose(out)),
@@ -244,6 +244,7 @@ fn handlers(proxy: &Arc<Proxy>) -> Handlers {
         doctor: Box::new(move || admin::findings(&patient)),
         overview: Box::new(move |span| admin::overview(&shown, span)),
         hot_keys: Box::new(move || admin::hot_keys_json(&hot)),
+        top: Box::new(move || admin::top_json(&top)),
         journal: proxy.journal.clone(),
         slow_log: proxy.slow_log.clone(),
     }

@@ -11,3 +11,4 @@ mod record;
 mod slow_log;
 #[path = "../support/mod.rs"]
 mod support;
+mod top;

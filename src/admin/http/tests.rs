@@ -32,6 +32,7 @@ impl Fixture {
             doctor: Box::new(Vec::new),
             overview: Box::new(|span| format!("{{\"span\":{}}}", span as usize)),
             hot_keys: Box::new(|| "{}".to_owned()),
+            top: Box::new(|| "{}".to_owned()),
             journal: Arc::new(Journal::new()),
             slow_log: Arc::default(),
         };
@@ -293,6 +294,7 @@ fn an_address_that_is_taken_is_known_before_anything_runs() {
         doctor: Box::new(Vec::new),
         overview: Box::new(|_| String::new()),
         hot_keys: Box::new(String::new),
+        top: Box::new(String::new),
         journal: Arc::new(Journal::new()),
         slow_log: Arc::default(),
     };
