@@ -113,12 +113,16 @@ class Deployment:
             for node in self.nodes:
                 if node is self.gone:
                     continue
-                role, *values = node.ask(["ROLE"], *self.counters())
+                try:
+                    role, *values = node.ask(["ROLE"], *self.counters())
+                except ConnectionError:
+                    # Sentinels cut all clients of whom they promote.
+                    continue
                 if role[0] == b"master":
                     self.primary = self.nodes.index(node)
                     return time.monotonic(), kept.get(self.primary)
-                if all(isinstance(value, bytes) for value in values):
-                    kept[self.nodes.index(node)] = [int(value) for value in values]
+                is_loading = not all(isinstance(value, bytes) for value in values)
+                kept[self.nodes.index(node)] = None if is_loading else [int(value) for value in values]
             time.sleep(0.002)
         raise RuntimeError("nobody was promoted")
 

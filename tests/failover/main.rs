@@ -7,6 +7,7 @@
 mod counters;
 mod finding;
 mod losing;
+mod networks;
 mod reads;
 mod reloading;
 mod sentinels;

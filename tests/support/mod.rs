@@ -21,6 +21,7 @@
 mod connection_watch;
 mod deployment;
 pub mod dialogue;
+mod forwarder;
 mod http;
 pub mod libraries;
 mod ports;
@@ -35,6 +36,7 @@ use std::time::{Duration, Instant};
 
 pub use connection_watch::{ConnectionWatch, Sightings};
 pub use deployment::{Replicas, Sentinels};
+pub use forwarder::Forwarder;
 pub use ports::ReservedPort;
 pub use raw_client::{RawClient, encode};
 pub use redis_server::RedisServer;

@@ -48,6 +48,24 @@ impl WeirProcess {
         Self::start(command, listen, admin, redis.address(), Some(directory))
     }
 
+    /// The same with another hosts file than the system's, in a namespace of mounts of its own.
+    pub fn with_hosts(redis: &RedisServer, config: &str, hosts: &std::path::Path) -> Self {
+        let (listen, admin) = (ReservedPort::new(), ReservedPort::new());
+        let config = filled(config, &listen, &admin, redis.address());
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("weir.toml");
+        std::fs::write(&path, config).expect("a config file");
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--map-root-user", "sh", "-c"])
+            .arg("mount --bind \"$0\" /etc/hosts && exec \"$@\"")
+            .arg(hosts)
+            .arg(binary().get_program())
+            .arg("--config")
+            .arg(path);
+        Self::start(command, listen, admin, redis.address(), Some(directory))
+    }
+
     /// Weir by this command, which has it listen at these addresses.
     pub fn with_command(
         command: Command,
