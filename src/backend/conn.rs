@@ -32,7 +32,7 @@ use crate::admission::LARGE_REPLY;
 use crate::net::Stream;
 use crate::resp::{ReplyScanner, Version};
 pub use exclusive::first_bulk;
-pub use facts::is_about_node;
+pub use facts::{is_about_node, is_demoted};
 pub use sample::{SampledReply, Sampler};
 pub use sink::{Broken, Sink};
 pub use slow::{SlowReplies, SlowReply};

@@ -25,7 +25,7 @@ pub use budget::{
 };
 pub use conn::{
     Broken, Conn, Held, Io, Mode, SampledReply, Sampler, Sink, SlowReplies, SlowReply, first_bulk,
-    is_about_node,
+    is_about_node, is_demoted,
 };
 pub use credential::{Credential, Credentials, User, UserId};
 pub use entry::{Entry, Marks, Ticket};

@@ -3,9 +3,10 @@
 
 use hashbrown::HashMap;
 
+use super::client::{Flags, NONE};
 use super::stall::{SUSPECT_AFTER, movable, name};
 use super::worker::State;
-use crate::backend::{Entry, Marks};
+use crate::backend::{Broken, Entry, Marks, Ticket};
 use crate::router::Standing;
 
 /// A primary that has a successor is given so long to answer a probe: one that was demoted
@@ -33,7 +34,7 @@ impl State {
             .place(node)
             .is_some_and(|place| topology.members[place].standing == Standing::Silent);
         if has_successor && says_nothing {
-            self.conn_lost(index, &crate::backend::Broken::Stalled);
+            self.conn_lost(index, &Broken::Stalled);
             return true;
         }
         false
@@ -76,6 +77,39 @@ impl State {
             let Some(target) = target else { continue };
             self.move_entry(index, place, &entry, &request, target);
         }
+    }
+
+    /// A node that is no primary any more has ended a client's blocking command. Nothing was
+    /// taken: the command goes back to the front of the client's input, and waits anew at
+    /// the next primary.
+    pub(super) fn wait_on(&mut self, conn: Ticket, entry: &Entry, request: Vec<u8>, reply: &[u8]) {
+        let Some(session) = self.session(entry.to) else {
+            return;
+        };
+        let (route, is_half_closed) = (session.route, session.flags.any(Flags::EOF));
+        let deployment = &self.fronts[route as usize].route.deployment;
+        if deployment.is_standalone() || is_half_closed {
+            return self.settle_entry(entry, reply);
+        }
+        let session = &mut self.sessions[entry.to.slot as usize];
+        session.in_flight -= 1;
+        if session.in_flight == 0 {
+            session.conn = NONE;
+        }
+        if self.conn(conn).is_some() {
+            // Redis closes it behind its answer.
+            self.conn_lost(conn.slot, &Broken::Stalled);
+        }
+        let Some(session) = self.session(entry.to) else {
+            return;
+        };
+        if entry.marks.any(Marks::SILENT) && !session.flags.any(Flags::REPLY_OFF) {
+            session.flags.set(Flags::SKIP_NEXT);
+        }
+        session.forget_partial();
+        session.input.splice(0..0, request);
+        self.fronts[route as usize].metrics.retries.inc();
+        self.make_ready(entry.to);
     }
 
     /// Has a read that is on a stuck connection asked again over another; what still comes

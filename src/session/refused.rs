@@ -8,7 +8,7 @@
 
 use super::client::Flags;
 use super::worker::State;
-use crate::backend::{Entry, Kind, Marks, Ticket, is_about_node};
+use crate::backend::{Entry, Kind, Marks, Ticket, is_about_node, is_demoted};
 use crate::router::NodeId;
 
 /// Replies that are kept of one session, at most, in bytes.
@@ -49,6 +49,10 @@ impl State {
             self.retire_shared(conn);
         }
         for (entry, request, reply) in heeded {
+            if is_demoted(&reply) {
+                self.wait_on(conn, &entry, request, &reply);
+                continue;
+            }
             self.heed(node, &entry, request, &reply);
         }
     }

@@ -4,6 +4,7 @@
 // Real sockets and processes are waited for, not a clock that tests stop.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod blocked;
 mod counters;
 mod finding;
 mod losing;

@@ -85,6 +85,17 @@ impl Conn {
             return Err(Broken::Unasked);
         };
         self.look_at(&entry, frame);
+        if frame.first() == Some(&b'-')
+            && entry.marks.any(Marks::UNTIMED)
+            && !entry.marks.any(Marks::LOBBY)
+            && entry.len > 0
+            && super::is_demoted(frame)
+        {
+            let request = self.ring.copy(0, entry.len as usize);
+            self.ring.acknowledge(entry.len as usize);
+            sink.heed(&entry, request, frame);
+            return Ok(());
+        }
         self.ring.acknowledge(entry.len as usize);
         if entry.marks.any(Marks::EXEC) && frame.first() == Some(&b'-') {
             // The end of the transaction was refused: it may still be open.

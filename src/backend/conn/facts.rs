@@ -8,6 +8,12 @@ pub fn is_about_node(reply: &[u8]) -> bool {
         && memchr::memmem::find(reply, b" script: ").is_none()
 }
 
+/// Whether a node ends a blocking command because it is no primary any more. Nothing was
+/// taken. Not what `CLIENT UNBLOCK` has a client read.
+pub fn is_demoted(reply: &[u8]) -> bool {
+    reply.starts_with(b"-UNBLOCKED force")
+}
+
 #[cfg(test)]
 mod tests {
     use super::is_about_node;
