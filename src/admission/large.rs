@@ -29,9 +29,17 @@ const TOLD_BY: usize = 4096;
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
+    /// See [`length_bit`].
+    length: u64,
     bytes: u64,
     /// In seconds.
     seen: u64,
+}
+
+/// Which of 64 a request's length counts as. Most requests are told by it not to be among
+/// those that are known, without another look.
+pub fn length_bit(length: usize) -> u64 {
+    1 << (length % 64)
 }
 
 /// The requests whose replies were large of late.
@@ -53,18 +61,19 @@ impl LargeReplies {
             .is_none_or(|known| bytes > known.bytes || second >= known.seen + FRESH_FOR)
     }
 
-    /// The reply to a request has at least `bytes`.
-    pub fn learn(&mut self, request: u64, bytes: u64, second: u64) {
+    /// The reply to a request of this [`length_bit`] has at least `bytes`.
+    pub fn learn(&mut self, (request, length): (u64, u64), bytes: u64, second: u64) {
         if self.known.len() >= KNOWN_MAX && !self.known.contains_key(&request) {
             let oldest = self.known.iter().min_by_key(|(_, known)| known.seen);
             if let Some(oldest) = oldest.map(|(request, _)| *request) {
                 self.known.remove(&oldest);
             }
         }
-        let known = self
-            .known
-            .entry(request)
-            .or_insert(Known { bytes, seen: 0 });
+        let known = self.known.entry(request).or_insert(Known {
+            length,
+            bytes,
+            seen: 0,
+        });
         known.bytes = known.bytes.max(bytes);
         known.seen = second;
     }
@@ -79,6 +88,12 @@ impl LargeReplies {
     pub fn forget_old(&mut self, second: u64) {
         self.known
             .retain(|_, known| known.seen + KNOWN_FOR >= second);
+    }
+
+    /// The [`length_bit`]s of all that are known.
+    pub fn lengths(&self) -> u64 {
+        let all = self.known.values();
+        all.fold(0, |lengths, known| lengths | known.length)
     }
 
     /// How many are known.
@@ -151,25 +166,27 @@ mod tests {
         let mut replies = LargeReplies::default();
         let (one, other) = (request_name(b"GET a"), request_name(b"GET b"));
         assert!(replies.is_news(one, 5 * MIB, 10));
-        replies.learn(one, 5 * MIB, 10);
+        replies.learn((one, 2), 5 * MIB, 10);
+        assert_eq!(replies.lengths(), 2);
         assert_eq!(replies.expect(one), Some(5 * MIB));
         assert_eq!(replies.expect(other), None);
         assert!(!replies.is_news(one, 5 * MIB, 11));
         assert!(replies.is_news(one, 6 * MIB, 11));
         assert!(replies.is_news(one, 5 * MIB, 10 + FRESH_FOR));
-        replies.learn(one, 4 * MIB, 20);
+        replies.learn((one, 2), 4 * MIB, 20);
         assert_eq!(replies.expect(one), Some(5 * MIB));
         assert!(!replies.has_old(20 + KNOWN_FOR));
         assert!(replies.has_old(21 + KNOWN_FOR));
         replies.forget_old(21 + KNOWN_FOR);
         assert!(replies.is_empty());
+        assert_eq!(replies.lengths(), 0);
     }
 
     #[test]
     fn the_longest_unseen_make_room() {
         let mut replies = LargeReplies::default();
         for request in 0..2 * KNOWN_MAX as u64 {
-            replies.learn(request, LARGE_REPLY, request);
+            replies.learn((request, 1), LARGE_REPLY, request);
         }
         assert_eq!(replies.len(), KNOWN_MAX);
         assert_eq!(replies.expect(0), None);

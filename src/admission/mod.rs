@@ -35,7 +35,7 @@ pub use gate::{Gate, GateLimits, Priority, Verdict, Work};
 pub use growth::Grown;
 pub use identity::{Group, Key, RuleTally, Who};
 pub use idle::idle_timeout;
-pub use large::{LARGE_REPLY, LargeLimits, LargeReplies, UnderWay, request_name};
+pub use large::{LARGE_REPLY, LargeLimits, LargeReplies, UnderWay, length_bit, request_name};
 pub use limits::{ClientPermit, Limits, SetError, Setting};
 pub use pattern::matches as matches_pattern;
 pub use place::{NoPlace, NoRoom};

@@ -79,7 +79,7 @@ impl State {
             && !session.flags.any(OFF_THE_STRAIGHT_PATH)
             && front.pause.is_none()
             && !front.refuses_growth
-            && !front.node.large.is_any()
+            && !front.node.large.may_know(request.frame.len())
         {
             return self.forward(ticket, request.frame, row.id, row.marks());
         }

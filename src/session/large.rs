@@ -40,7 +40,7 @@ impl State {
             return Some(permit.bytes());
         }
         let node = &self.fronts[session.route as usize].node;
-        if !node.large.is_any() || session.lease().is_some() {
+        if !node.large.may_know(request.frame.len()) || session.lease().is_some() {
             return None;
         }
         let bytes = node.large.expect(request_name(request.frame))?;
@@ -183,10 +183,10 @@ impl State {
             && (1..=REQUEST_MAX).contains(&head.len)
             && conn.ring.len() >= head.len as usize
         {
-            let request = request_name(&conn.ring.copy(0, head.len as usize));
+            let request = conn.ring.copy(0, head.len as usize);
             self.lanes[conn.lane as usize]
                 .node
-                .learn_large(request, bytes);
+                .learn_large(&request, bytes);
         }
         if bytes >= PASS_BY_FROM {
             self.pass_by_large_reply(index);

@@ -2,14 +2,14 @@
 //! once. All workers share it; a worker that knows of none only loads a flag.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 use super::Node;
-use crate::admission::{LargeLimits, LargeReplies, UnderWay};
+use crate::admission::{LargeLimits, LargeReplies, UnderWay, length_bit, request_name};
 use crate::metrics::{Event, EventKind};
 
 /// The log says that the limit is no longer reached when nobody has waited for so long,
@@ -19,7 +19,8 @@ const OVER_AFTER: u64 = 10;
 /// Which requests have large replies, and how many of those may be under way.
 #[derive(Debug, Default)]
 pub struct Large {
-    is_any: AtomicBool,
+    /// The lengths of requests that may be known.
+    lengths: AtomicU64,
     known: ArcSwap<LargeReplies>,
     lane: Mutex<Lane>,
 }
@@ -88,10 +89,10 @@ pub struct LargeTold {
 }
 
 impl Large {
-    /// Whether any request is known to have a large reply.
+    /// Whether a request of this length may be known to have a large reply.
     #[inline]
-    pub fn is_any(&self) -> bool {
-        self.is_any.load(Relaxed)
+    pub fn may_know(&self, length: usize) -> bool {
+        self.lengths.load(Relaxed) & length_bit(length) != 0
     }
 
     /// How large the reply to a request will be, if that is large.
@@ -174,7 +175,9 @@ impl Large {
 
 impl Node {
     /// The reply to a request has at least `bytes`.
-    pub fn learn_large(&self, request: u64, bytes: u64) {
+    pub fn learn_large(&self, request: &[u8], bytes: u64) {
+        let length = length_bit(request.len());
+        let request = request_name(request);
         let second = self.started.elapsed().as_secs();
         let large = &self.large;
         if !large.known.load().is_news(request, bytes, second) {
@@ -182,10 +185,10 @@ impl Node {
         }
         large.known.rcu(|known| {
             let mut known = LargeReplies::clone(known);
-            known.learn(request, bytes, second);
+            known.learn((request, length), bytes, second);
             known
         });
-        large.is_any.store(true, Relaxed);
+        large.lengths.fetch_or(length, Relaxed);
     }
 
     /// Somebody had to wait for large replies to be over, or was refused.
@@ -208,7 +211,7 @@ impl Node {
 
     /// Forgets what was not seen for long. To be called a few times a second.
     pub fn tidy_large(&self) {
-        if !self.large.is_any() {
+        if self.large.lengths.load(Relaxed) == 0 {
             return;
         }
         let second = self.started.elapsed().as_secs();
@@ -235,10 +238,10 @@ impl Node {
         }
         if is_over && lane.told.is_none() && self.large.known.load().is_empty() {
             drop(lane);
-            self.large.is_any.store(false, Relaxed);
+            self.large.lengths.store(0, Relaxed);
             // Somebody may have learnt one in between.
-            let is_empty = self.large.known.load().is_empty();
-            self.large.is_any.store(!is_empty, Relaxed);
+            let lengths = self.large.known.load().lengths();
+            self.large.lengths.fetch_or(lengths, Relaxed);
         }
     }
 }
