@@ -92,7 +92,7 @@ fn clients_that_wait_for_their_batches_are_no_overload() {
     let redis = RedisServer::start();
     let weir = weir(&redis, "");
     let mut client = weir.client();
-    client.expect_command(&["SETRANGE", "big", "600000", "x"], ":600001\r\n");
+    client.expect_command(&["SETRANGE", "big", "400000", "x"], ":400001\r\n");
     let output = std::process::Command::new("redis-benchmark")
         .args(["-h", "127.0.0.1", "-p", &weir.address().port().to_string()])
         .args([

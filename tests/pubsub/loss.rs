@@ -69,7 +69,9 @@ fn one_who_waits_in_vain_is_told_and_leaves_no_trace() {
     wait_until("Redis is not subscribed to it", || {
         redis.command(&["PUBSUB", "CHANNELS"]) == b"*1\r\n$1\r\ny\r\n"
     });
-    client.expect_command(&["PING"], "+PONG\r\n");
+    wait_until("Weir takes the node for fit again", || {
+        client.command(&["PING"]) == b"+PONG\r\n"
+    });
     weir.client()
         .expect_command(&["PUBLISH", "y", "m"], ":1\r\n");
     other.expect(message(2, "y", "m"));
