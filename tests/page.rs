@@ -53,6 +53,35 @@ fn a_browser_shows_that_all_is_well_and_what_is_connected() {
 }
 
 #[test]
+fn a_browser_shows_hot_keys_and_who_holds_the_most() {
+    let redis = RedisServer::start();
+    let weir = WeirProcess::with_config(
+        &redis,
+        "[process]\nhot_keys_sample = 1\n[admin]\nlisten = \"{admin}\"\n[route.main]\n\
+         listen = \"{listen}\"\nbackend = \"{backend}\"\n",
+    );
+    let mut client = weir.client();
+    let value = "x".repeat(200_000);
+    client.expect_command(&["SET", "cart:<7>", &value], "+OK\r\n");
+    wait_until("it is told", || {
+        client.command(&["GET", "cart:<7>"]);
+        let told = weir.get("/overview/minutes.json").1;
+        told.contains("\"identity\":\"127.0.0.1\"") && told.contains("\"bytes\":200")
+    });
+    let page = rendered(&weir);
+    for text in [
+        "Keys that most commands name",
+        "cart:&lt;7&gt;",
+        "Largest replies of the last hour",
+        "200.0 kB",
+        "Who holds the most connections",
+        "127.0.0.1",
+    ] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
+}
+
+#[test]
 fn a_browser_shows_which_redis_is_gone() {
     let mut redis = RedisServer::start();
     let weir = WeirProcess::in_front_of(&redis);

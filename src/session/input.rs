@@ -167,18 +167,20 @@ impl State {
 
     /// Stops reading a client whose unparsed bytes pile up, until it goes on.
     fn hold_back(&mut self, ticket: Ticket) {
-        let paused_full = self.is_paused_full(ticket);
         let Some(session) = self.session(ticket) else {
             return;
         };
+        if !session.flags.any(HALTED) {
+            return;
+        }
         let route = session.route as usize;
-        let keep = self.fronts[route].config.clients.pipeline_buffer as usize;
-        let session = &mut self.sessions[ticket.slot as usize];
-        let keep = match self.memory.is_tight() || paused_full {
+        let is_full = self.is_paused_full(ticket) || self.memory.is_tight();
+        let keep = match is_full {
             true => 0,
-            false => keep,
+            false => self.fronts[route].config.clients.pipeline_buffer as usize,
         };
-        if session.flags.any(HALTED) && session.input.len() > keep {
+        let session = &mut self.sessions[ticket.slot as usize];
+        if session.input.len() > keep {
             session.flags.set(Flags::READ_PAUSED);
         }
     }
