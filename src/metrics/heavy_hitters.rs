@@ -49,6 +49,9 @@ impl Fading {
 
     /// What is left.
     pub fn at(&self, now: u64) -> f64 {
+        if self.weight == 0.0 || now <= self.at {
+            return self.weight;
+        }
         self.weight * faded(now.saturating_sub(self.at))
     }
 }
