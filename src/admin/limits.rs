@@ -2,7 +2,7 @@
 //! refused. As many series as there are rules and a few who
 //! hold the most, whoever connects.
 
-use crate::admission::{Limits, NoRoom, Rule, TopIdentity};
+use crate::admission::{Limits, Metered, NoRoom, Rule, RuleTally, TopIdentity};
 use crate::metrics::{Exposition, Kind};
 
 /// What one family tells of a rule.
@@ -55,6 +55,7 @@ pub fn expose_limits(limits: &Limits, out: &mut Exposition) {
             out.sample(&labels, rule.tally.refused(why));
         }
     });
+    expose_rates(limits, out);
     expose_identities(limits, out);
     out.family(
         "weir_clients_kept",
@@ -66,14 +67,72 @@ pub fn expose_limits(limits: &Limits, out: &mut Exposition) {
     }
 }
 
-/// So many are shown of those who hold the most connections, and of those who were refused
-/// most: a bounded number of series at any time.
+/// Name, help, kind and what it tells of one rate of a rule.
+type RateFamily = (
+    &'static str,
+    &'static str,
+    Kind,
+    fn(&RuleTally, Metered) -> u64,
+);
+
+fn expose_rates(limits: &Limits, out: &mut Exposition) {
+    let families: [RateFamily; 3] = [
+        (
+            "weir_limit_rate",
+            "Commands or bytes a second for each who is counted by the rule; 0 for no limit.",
+            Kind::Gauge,
+            |tally, of| tally.rate(of).per_second as u64,
+        ),
+        (
+            "weir_limit_used_total",
+            "Commands or bytes that the rule's clients have used of their rates.",
+            Kind::Counter,
+            RuleTally::used,
+        ),
+        (
+            "weir_limit_commands_refused_total",
+            "Commands refused by the rule, by which of its rates.",
+            Kind::Counter,
+            RuleTally::over_rate,
+        ),
+    ];
+    for (name, help, kind, number) in families {
+        out.family(name, help, kind);
+        for_each_rule(limits, |route, rule| {
+            if !rule.is_metered() {
+                return;
+            }
+            for of in Metered::ALL {
+                let labels = [
+                    ("route", route),
+                    ("limit", &*rule.tally.name),
+                    ("rate", of.key()),
+                ];
+                out.sample(&labels, number(&rule.tally, of));
+            }
+        });
+    }
+    out.family(
+        "weir_limit_refuses_writes",
+        "Whether writes of the rule's clients are refused since the memory of Redis is nearly used up.",
+        Kind::Gauge,
+    );
+    for_each_rule(limits, |route, rule| {
+        if rule.says_refuse_writes_above().is_some() {
+            let labels = [("route", route), ("limit", &*rule.tally.name)];
+            out.sample(&labels, u64::from(rule.tally.refuses_writes.is_set()));
+        }
+    });
+}
+
+/// So many are shown of those who hold the most connections, of those who were refused the most, and
+/// of those whose commands were: a bounded number of series at any time.
 const SHOWN: usize = 10;
 
 fn expose_identities(limits: &Limits, out: &mut Exposition) {
     let top = limits.top(SHOWN);
     let idle = |top: &TopIdentity| top.idle.map(|ages| ages.oldest.as_secs_f64());
-    let families: [Family; 4] = [
+    let families: [Family; 5] = [
         (
             "weir_identity_clients",
             "Connections of those who hold the most or were refused most: by address, and by \
@@ -92,6 +151,12 @@ fn expose_identities(limits: &Limits, out: &mut Exposition) {
             "Connections that these were refused.",
             Kind::Counter,
             &|top| Some(top.refused as f64),
+        ),
+        (
+            "weir_identity_commands_refused_total",
+            "Commands that were refused to the clients of these.",
+            Kind::Counter,
+            &|top| Some(top.commands_refused as f64),
         ),
         (
             "weir_identity_idle_oldest_seconds",

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::doctor;
 use super::dump::event_json;
 use super::hot_keys::{hot_keys, lists_json};
+use crate::admission::TopIdentity;
 use crate::backend::{Kind, LedgerSnapshot};
 use crate::metrics::{Journal, RESOLUTIONS, RouteSample, Sample, utc};
 use crate::session::{Proxy, Route};
@@ -17,6 +18,9 @@ const EVENTS_SHOWN: usize = 100;
 
 /// Hot keys and large replies that are shown of a route.
 const KEYS_SHOWN: usize = 5;
+
+/// Identities that are shown of a route, of those who were refused most.
+const REFUSED_SHOWN: usize = 8;
 
 /// How far back the curves reach: an index into [`RESOLUTIONS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,7 @@ pub fn overview(proxy: &Proxy, span: Span) -> String {
     let history: Vec<Sample> = proxy.journal.samples().of(span as usize).cloned().collect();
     let evidence = doctor::gather(proxy);
     let findings: Vec<_> = evidence.iter().flat_map(doctor::diagnose).collect();
+    let identities = proxy.limits.top(REFUSED_SHOWN * proxy.routes.len());
     let hot = hot_keys(proxy, KEYS_SHOWN * proxy.routes.len());
     let routes: Vec<Value> = proxy
         .routes
@@ -52,6 +57,7 @@ pub fn overview(proxy: &Proxy, span: Span) -> String {
                 "why": why(proxy, index),
                 "hot": lists_json(proxy, &hot, Some(index as u16)),
                 "first": first_top(&history, index),
+                "refused_most": refused_most(&identities, &route.name),
                 "history": history_json(&history, index),
             })
         })
@@ -80,6 +86,21 @@ pub fn findings(proxy: &Proxy) -> Vec<doctor::Finding> {
 fn events(journal: &Journal) -> Vec<Value> {
     let events = journal.last(EVENTS_SHOWN, |_| true);
     events.iter().rev().map(event_json).collect()
+}
+
+/// Those who were refused most since they came, connections or commands.
+fn refused_most(identities: &[TopIdentity], route: &str) -> Vec<Value> {
+    identities
+        .iter()
+        .filter(|of| of.route == route && (of.refused > 0 || of.commands_refused > 0))
+        .map(|of| {
+            json!({
+                "identity": of.identity, "limit": of.limit, "clients": of.clients,
+                "max_clients": of.max_clients,
+                "refused": of.refused, "commands_refused": of.commands_refused,
+            })
+        })
+        .collect()
 }
 
 fn usual_json(usual: doctor::Rates) -> Value {

@@ -290,6 +290,14 @@ impl Gate {
         self.sides[work as usize].waits()
     }
 
+    /// Whoever has waited for so long, in microseconds, since others go first will not be
+    /// served in time any more; `None` if nobody is refused now, or nobody goes first.
+    pub fn late_after(&self, work: Work, priority: Priority) -> Option<u64> {
+        let side = &self.sides[work as usize];
+        let goes_first = side.waiting[priority as usize + 1..].iter().any(|n| *n > 0);
+        (side.shedding && goes_first).then_some(2 * side.target)
+    }
+
     /// How many may be in flight.
     pub fn limit(&self, work: Work) -> u32 {
         self.sides[work as usize].limit

@@ -376,3 +376,17 @@ fn nobody_passes_those_who_wait() {
     gate.sent(Work::Quick, 1);
     assert!(gate.takes(Work::Quick));
 }
+
+#[test]
+fn who_waits_behind_others_while_it_is_too_much_is_late_in_the_end() {
+    let mut gate = Gate::new(LIMITS, 1);
+    while gate.takes(Work::Quick) {}
+    gate.joined(Work::Quick, Priority::Low, CLIENT, 1);
+    gate.joined(Work::Quick, Priority::Normal, CLIENT, 1);
+    assert_eq!(gate.late_after(Work::Quick, Priority::Low), None);
+    gate.sides[0].shed();
+    let late = Some(2 * LIMITS.target);
+    assert_eq!(gate.late_after(Work::Quick, Priority::Low), late);
+    assert_eq!(gate.late_after(Work::Quick, Priority::Normal), None);
+    assert_eq!(gate.late_after(Work::Quick, Priority::High), None);
+}

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::allowance::{Allowance, Rate};
 use super::growth::Growth;
 use super::place::NoRoom;
+use super::terms::Metered;
 use super::token_bucket::TokenBucket;
 use crate::config::Network;
 use crate::metrics::Latch;
@@ -74,6 +76,15 @@ pub struct Group {
     admitted: AtomicU64,
     refused: Refused,
     accepts: Mutex<TokenBucket>,
+    /// What its clients may ask for a second, by what is counted.
+    allowances: [Allowance; Metered::ALL.len()],
+    /// Commands of its clients that were refused because there was too much to do, or because they
+    /// were too many.
+    commands_refused: AtomicU64,
+    /// Of these, the ones that a rate of its rule refused.
+    over_rate: AtomicU64,
+    /// A rate of the rule refuses its commands, and that has been told or is about to be.
+    pub(super) is_over_rate: Latch,
     /// It stands in the book's queue of accounts that were found empty.
     pub(super) queued: AtomicBool,
     /// That a limit of the rule refuses its clients has been told, or is about to be.
@@ -91,6 +102,10 @@ impl Group {
             admitted: AtomicU64::new(0),
             refused: Refused::default(),
             accepts: Mutex::new(accepts),
+            allowances: Default::default(),
+            commands_refused: AtomicU64::new(0),
+            over_rate: AtomicU64::new(0),
+            is_over_rate: Latch::default(),
             queued: AtomicBool::new(false),
             is_told: Latch::default(),
             growth: Mutex::default(),
@@ -115,6 +130,32 @@ impl Group {
     /// Clients refused, for whatever reason.
     pub fn refused_all(&self) -> u64 {
         self.refused.sum()
+    }
+
+    /// Commands of its clients that were refused, for whatever reason.
+    pub fn commands_refused(&self) -> u64 {
+        self.commands_refused.load(Relaxed)
+    }
+
+    /// So many of its clients' commands are refused.
+    pub fn count_commands_refused(&self, count: u64) {
+        self.commands_refused.fetch_add(count, Relaxed);
+    }
+
+    /// Commands of its clients that a rate of its rule has refused.
+    pub fn over_rate(&self) -> u64 {
+        self.over_rate.load(Relaxed)
+    }
+
+    /// A command is refused by this rate of its rule.
+    pub(super) fn count_over_rate(&self, of: Metered) {
+        self.over_rate.fetch_add(1, Relaxed);
+        self.rule.count_over_rate(of);
+    }
+
+    /// What its clients may still ask for.
+    pub fn allowance(&self, of: Metered) -> &Allowance {
+        &self.allowances[of as usize]
     }
 
     /// One client more; `is_new` if it has not been counted here before.
@@ -153,6 +194,12 @@ pub struct RuleTally {
     /// Those of its clients that have one of these places.
     sharers: AtomicUsize,
     refused: Refused,
+    /// What each who is counted may ask for, by what is counted: a second, and at once.
+    rates: [[AtomicU64; 2]; Metered::ALL.len()],
+    /// What was asked for, and how many commands were refused for that.
+    metered: [[AtomicU64; 2]; Metered::ALL.len()],
+    /// Writes of its clients are refused, and that has been told.
+    pub refuses_writes: Latch,
 }
 
 impl RuleTally {
@@ -165,6 +212,9 @@ impl RuleTally {
             guaranteed: AtomicUsize::new(0),
             sharers: AtomicUsize::new(0),
             refused: Refused::default(),
+            rates: Default::default(),
+            metered: Default::default(),
+            refuses_writes: Latch::default(),
         })
     }
 
@@ -176,6 +226,38 @@ impl RuleTally {
     /// Clients that the rule refused, by why.
     pub fn refused(&self, why: NoRoom) -> u64 {
         self.refused.get(why)
+    }
+
+    /// What each who is counted may ask for.
+    pub fn rate(&self, of: Metered) -> Rate {
+        let [per_second, burst] = &self.rates[of as usize];
+        Rate::of(per_second.load(Relaxed), burst.load(Relaxed))
+    }
+
+    pub(super) fn set_rate(&self, of: Metered, per_second: u64, burst: u64) {
+        let rate = &self.rates[of as usize];
+        rate[0].store(per_second, Relaxed);
+        rate[1].store(burst, Relaxed);
+    }
+
+    /// What all its clients have asked for, to within what workers have taken for the next
+    /// moment; 0 without a limit.
+    pub fn used(&self, of: Metered) -> u64 {
+        self.metered[of as usize][0].load(Relaxed)
+    }
+
+    /// So much was taken out of the allowances of its clients.
+    pub fn count_used(&self, of: Metered, tokens: u64) {
+        self.metered[of as usize][0].fetch_add(tokens, Relaxed);
+    }
+
+    /// Commands of its clients that this rate has refused.
+    pub fn over_rate(&self, of: Metered) -> u64 {
+        self.metered[of as usize][1].load(Relaxed)
+    }
+
+    fn count_over_rate(&self, of: Metered) {
+        self.metered[of as usize][1].fetch_add(1, Relaxed);
     }
 
     /// Of the places kept for its clients, those that nobody has taken.

@@ -14,8 +14,10 @@ use self::settings::{
 use super::book::Book;
 use super::identity::{Group, Who};
 use super::place::{NoPlace, NoRoom, Pool, Rate};
+use super::rate_watch::RateWatch;
 use super::room::{Board, Offer};
 use super::rules::RuleSet;
+use super::terms::Metered;
 use super::top::{self, IdleAges, TopIdentity};
 use super::watch::{Notice, Watch};
 use crate::config::Config;
@@ -33,6 +35,7 @@ pub struct Limits {
     settings: Mutex<Settings>,
     board: Mutex<Board>,
     watch: Mutex<Watch>,
+    rates: Mutex<RateWatch>,
     /// How long the connections of those who hold the most have been idle.
     ages: Mutex<Vec<(Arc<Group>, IdleAges)>>,
 }
@@ -77,6 +80,7 @@ impl Limits {
             settings: Mutex::new(settings),
             board: Mutex::new(Board::new(workers)),
             watch: Mutex::default(),
+            rates: Mutex::default(),
             ages: Mutex::default(),
         })
     }
@@ -201,7 +205,18 @@ impl Limits {
     pub fn watch(&self, now: u64) -> Vec<Notice> {
         let rules: Vec<_> = self.routes.iter().map(|of| of.rules.load_full()).collect();
         let mut watch = lock(&self.watch);
-        watch.look(&mut self.book(), &rules, now)
+        let mut notices = watch.look(&mut self.book(), &rules, now);
+        drop(watch);
+        notices.append(&mut lock(&self.rates).look(now));
+        notices
+    }
+
+    /// A command is refused since those who are counted together ask for too much.
+    pub fn count_over_rate(&self, group: &Arc<Group>, of: Metered, now: u64) {
+        group.count_over_rate(of);
+        if group.is_over_rate.set() {
+            lock(&self.rates).reached(group.clone(), of, now);
+        }
     }
 
     /// Notes how many clients everybody has. To be called every ten seconds.
@@ -243,6 +258,7 @@ impl Limits {
                     max_clients: top::ceiling(group, &route.rules.load()),
                     admitted: group.admitted(),
                     refused: group.refused_all(),
+                    commands_refused: group.commands_refused(),
                     grown: lock(&group.growth).until(clients),
                     idle: known.map(|(_, ages)| *ages),
                 }

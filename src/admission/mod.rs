@@ -5,9 +5,13 @@
 //! What is taken is given back on drop, so that every way out of a session is safe. [`gate`]
 //! is one worker's, entered for each command.
 //!
+//! How many commands and bytes those who are counted together may ask for is
+//! `allowance.rs`: shared without a lock, in parts that each worker spends by itself.
+//!
 //! Who is counted with whom is `identity.rs`, which rules there are `rules.rs`, the account of
 //! it all, pure, `book.rs`; [`Limits`] is the shell that workers share.
 
+mod allowance;
 mod batches;
 mod book;
 mod breaker;
@@ -23,12 +27,15 @@ mod large;
 mod limits;
 pub mod pattern;
 mod place;
+mod rate_watch;
 mod room;
 mod rules;
+mod terms;
 mod token_bucket;
 mod top;
 mod watch;
 
+pub use allowance::{Allowance, Purse, Rate};
 pub use breaker::{Breaker, BreakerLimits, BreakerState, Change, Tally, Trip};
 pub use cost::Costs;
 pub use gate::{Gate, GateLimits, Priority, Verdict, Work};
@@ -41,6 +48,7 @@ pub use pattern::matches as matches_pattern;
 pub use place::{NoPlace, NoRoom};
 pub use room::{OFFERS_MAX, Offer};
 pub use rules::{Rule, RuleSet};
+pub use terms::{Metered, Terms};
 pub use token_bucket::TokenBucket;
 pub use top::{IdleAges, TopIdentity};
 pub use watch::{Notice, What};

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use super::identity::{Key, RuleTally, Who};
 use super::pattern;
-use crate::config::{self, Limit, ListenAddress, Network, Per};
+use super::terms::{Metered, Terms};
+use crate::config::{self, Limit, LimitFailOpen, LimitPriority, ListenAddress, Network, Per};
 
 /// The rules in force on a route. Never changed: a change makes another.
 #[derive(Debug)]
 pub struct RuleSet {
-    /// Rises when it may be about other clients than before: then they are counted anew.
+    /// Rises when it may be about other clients than before, or says something else of their
+    /// commands: then they are counted anew.
     pub shape: u64,
     /// The first counts every client by its address; the others are limits.
     pub rules: Vec<Rule>,
@@ -18,6 +20,8 @@ pub struct RuleSet {
     operators: Option<usize>,
     looks_at_names: bool,
     looks_at_users: bool,
+    /// A rule says something of its clients' commands.
+    has_terms: bool,
 }
 
 /// One rule.
@@ -35,6 +39,14 @@ pub struct Rule {
     pub accept_rate: f64,
     /// How many at once.
     pub accept_burst: f64,
+    /// Who is served first.
+    pub(super) priority: LimitPriority,
+    /// Whether its clients are answered as by a cache that misses.
+    pub(super) fail_open: LimitFailOpen,
+    /// Above this share of the node's memory its clients' writes are refused; 0 as the route.
+    pub(super) refuse_writes_above: f64,
+    /// Which of its rates there are.
+    is_metered: [bool; Metered::ALL.len()],
     networks: Vec<Network>,
     users: Vec<String>,
     names: Vec<String>,
@@ -66,13 +78,23 @@ impl RuleSet {
         if has_operators {
             rules.push(Rule {
                 guaranteed: clients.reserved_clients,
+                // Whoever is to find out what is wrong is not to wait behind it.
+                priority: LimitPriority::High,
                 networks: clients.operator_networks.clone(),
                 users: clients.operator_users.clone(),
                 ..Rule::about_all(tally(OPERATORS))
             });
         }
         rules.extend(limits.iter().map(|limit| {
+            let tally = tally(&limit.name);
+            let (rate, burst) = (limit.commands_rate, limit.commands_burst);
+            tally.set_rate(Metered::Commands, rate.into(), burst.into());
+            tally.set_rate(Metered::Bytes, limit.bytes_rate, limit.bytes_burst);
             Rule {
+                priority: limit.priority,
+                fail_open: limit.fail_open,
+                refuse_writes_above: limit.refuse_writes_above_memory,
+                is_metered: [limit.commands_rate > 0, limit.bytes_rate > 0],
                 per: limit.per,
                 max_clients: limit.max_clients,
                 guaranteed: limit.guaranteed,
@@ -91,7 +113,7 @@ impl RuleSet {
                     .filter(|(_, address)| limit.listeners.contains(address))
                     .map(|(index, _)| index as u16)
                     .collect(),
-                ..Rule::about_all(tally(&limit.name))
+                ..Rule::about_all(tally)
             }
         }));
         RuleSet {
@@ -101,6 +123,7 @@ impl RuleSet {
             looks_at_names: rules
                 .iter()
                 .any(|rule| rule.per == Per::Name || !rule.names.is_empty()),
+            has_terms: rules.iter().any(Rule::has_terms),
             looks_at_users: rules
                 .iter()
                 .any(|rule| rule.per == Per::User || !rule.users.is_empty()),
@@ -123,6 +146,28 @@ impl RuleSet {
                 .iter()
                 .zip(&other.rules)
                 .all(|(one, other)| one.is_about_the_same(other))
+    }
+
+    /// What the rules by which a client is counted say of its commands.
+    pub fn terms(&self, counted_by: impl Fn(&RuleTally) -> bool) -> Terms {
+        if !self.has_terms {
+            return Terms::default();
+        }
+        Terms::of(self.rules.iter().filter(|rule| counted_by(&rule.tally)))
+    }
+
+    /// Whether a rule has its clients answered as by a cache that misses.
+    pub fn fails_open(&self) -> bool {
+        self.rules
+            .iter()
+            .any(|rule| rule.fail_open == LimitFailOpen::On)
+    }
+
+    /// Above which share of a node's memory writes of some of its clients are refused, by a
+    /// rule; `None` if no rule says anything of it.
+    pub fn refuse_writes_above(&self) -> Option<f64> {
+        let shares = self.rules.iter().filter_map(Rule::says_refuse_writes_above);
+        shares.min_by(f64::total_cmp)
     }
 
     /// Whether it is an operator's client.
@@ -202,6 +247,10 @@ impl Rule {
             guaranteed: 0,
             accept_rate: 0.0,
             accept_burst: 0.0,
+            priority: LimitPriority::Normal,
+            fail_open: LimitFailOpen::Route,
+            refuse_writes_above: 0.0,
+            is_metered: [false; Metered::ALL.len()],
             networks: Vec::new(),
             users: Vec::new(),
             names: Vec::new(),
@@ -225,6 +274,17 @@ impl Rule {
                     .networks
                     .iter()
                     .any(|network| network.contains(address.first())))
+    }
+
+    /// Whether it sets a rate of any kind.
+    pub fn is_metered(&self) -> bool {
+        self.is_metered.contains(&true)
+    }
+
+    fn has_terms(&self) -> bool {
+        self.priority != LimitPriority::Normal
+            || self.fail_open != LimitFailOpen::Route
+            || self.refuse_writes_above > 0.0
     }
 
     /// Operators are told by one or the other.
@@ -264,6 +324,10 @@ impl Rule {
         Arc::ptr_eq(&self.tally, &other.tally)
             && self.per == other.per
             && (self.guaranteed > 0) == (other.guaranteed > 0)
+            && self.priority == other.priority
+            && self.fail_open == other.fail_open
+            && self.refuse_writes_above == other.refuse_writes_above
+            && self.is_metered == other.is_metered
             && self.networks == other.networks
             && self.users == other.users
             && self.names == other.names

@@ -1,4 +1,4 @@
-//! Who holds the most connections, and of whom the most were refused.
+//! Who holds the most connections, and of whom the most connections or commands were refused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub struct TopIdentity {
     pub admitted: u64,
     /// Connections that it was refused.
     pub refused: u64,
+    /// Commands that were refused to its clients: by a rate, or because there was too much to do.
+    pub commands_refused: u64,
     /// How its connections have grown.
     pub grown: Grown,
     /// How long they have been idle, as of at most some ten seconds ago; `None` if it was not
@@ -52,17 +54,21 @@ impl IdleAges {
     }
 }
 
-/// Those with the most connections, then those who were refused most, each at most `n`. An
-/// address stands once, by the account that every client has.
+/// Those with the most connections, those who were refused the most of them, and those of whom
+/// the most commands were refused, each at most `n`. An address stands once, by the account that every client has.
 pub(super) fn of<'g>(groups: impl Iterator<Item = &'g Arc<Group>>, n: usize) -> Vec<Arc<Group>> {
     let mut all: Vec<&Arc<Group>> = groups
         .filter(|group| &*group.rule.name == super::rules::ADDRESS || is_said(&group.key))
-        .filter(|group| group.clients() > 0 || group.refused_all() > 0)
+        .filter(|group| {
+            group.clients() > 0 || group.refused_all() > 0 || group.commands_refused() > 0
+        })
         .collect();
     let mut top = best(&mut all, n, |group| group.clients() as u64);
-    for group in best(&mut all, n, Group::refused_all) {
-        if !top.iter().any(|known| Arc::ptr_eq(known, &group)) {
-            top.push(group);
+    for by in [Group::refused_all, Group::commands_refused] {
+        for group in best(&mut all, n, by) {
+            if !top.iter().any(|known| Arc::ptr_eq(known, &group)) {
+                top.push(group);
+            }
         }
     }
     top

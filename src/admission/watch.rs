@@ -22,6 +22,9 @@ const QUIET: u64 = 10_000_000;
 /// Accounts whose limit is reached that are watched at once; of others nothing is told.
 const WATCHED_MAX: usize = 256;
 
+/// What limits on places refuse.
+const CLIENTS: &str = "new clients";
+
 /// Something to tell.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Notice {
@@ -37,6 +40,8 @@ pub struct Notice {
     pub clients: usize,
     /// The limit.
     pub max: usize,
+    /// What it refuses when it is reached.
+    pub refuses: &'static str,
 }
 
 /// What there is to tell of a limit.
@@ -211,6 +216,7 @@ fn of_pool(what: What, route: Option<u16>, setting: &str, pool: &Pool) -> Notice
         identity: None,
         clients: pool.taken(),
         max: pool.max(),
+        refuses: CLIENTS,
     }
 }
 
@@ -227,6 +233,7 @@ fn of_group(what: What, watched: &Watched, max: usize) -> Notice {
         identity: Some(group.key.to_string()),
         clients: group.clients(),
         max,
+        refuses: CLIENTS,
     }
 }
 

@@ -125,8 +125,8 @@ pub struct Node {
     condition: Mutex<Condition>,
     /// Its replies of many megabytes.
     pub large: Arc<Large>,
-    /// Commands that may need memory are refused.
-    refuses_growth: AtomicBool,
+    /// The share of its memory that was in use at the last look, as the bits of an `f64`.
+    memory_share: AtomicU64,
     /// What commands cost it, by its own account.
     costs: ArcSwap<Costs>,
     /// Counts how often it fell sick or was healed.
@@ -196,7 +196,7 @@ impl Node {
             serves: AtomicBool::new(true),
             condition: Condition::new(settings, seed),
             large: Arc::default(),
-            refuses_growth: AtomicBool::new(false),
+            memory_share: AtomicU64::new(0),
             costs: ArcSwap::default(),
             changed: watch::Sender::new(0),
             started: Instant::now(),

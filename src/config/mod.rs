@@ -35,8 +35,8 @@ pub use network::Network;
 pub use secret::{Origin, Secret};
 pub use section::{
     Access, Admin, Auth, AuthMode, Backend, BackendTls, ClientCertificate, Clients, FailOpenWrites,
-    Failover, Health, Limit, Listener, Log, LogFormat, OnLoss, Overload, Per, Process, ReadFrom,
-    Route, Timeouts, TlsVersion, TopologyKind, User,
+    Failover, Health, Limit, LimitFailOpen, LimitPriority, Listener, Log, LogFormat, OnLoss,
+    Overload, Per, Process, ReadFrom, Route, Timeouts, TlsVersion, TopologyKind, User,
 };
 pub use source::{Override, Source, worst};
 

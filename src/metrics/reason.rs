@@ -259,6 +259,10 @@ reason! {
         Memory => "memory",
         /// Commands or bytes of one client.
         Client => "client",
+        /// Commands a second, by a rule.
+        LimitCommandsRate => "limit_commands_rate",
+        /// Bytes a second, by a rule.
+        LimitBytesRate => "limit_bytes_rate",
         /// Memory of the node.
         NodeMemory => "node_memory",
         /// Large replies that a node may have to hold at once.

@@ -163,7 +163,7 @@ impl State {
         let session = &mut self.sessions[entry.to.slot as usize];
         let from = (entry.to.slot, session.in_flight == 0);
         session.queued += 1;
-        session.in_flight += 1;
+        session.took(frame.len());
         let priority = session.priority;
         let lane = &mut self.lanes[lane_index as usize];
         let node_gate = &mut self.gates[lane.gate as usize];

@@ -148,9 +148,11 @@ impl State {
         if self.must_wait_for_replies(ticket) {
             return Step::Wait;
         }
-        if matches!(failure, Failure::Busy(_)) {
+        if matches!(failure, Failure::Busy(_) | Failure::Rate { .. }) {
             let session = &mut self.sessions[ticket.slot as usize];
             session.flags.set(Flags::REFUSING);
+        }
+        if matches!(failure, Failure::Busy(busy) if busy.is_overload()) {
             self.prune(ticket);
         }
         for index in 0..block.len() {

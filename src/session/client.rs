@@ -14,7 +14,7 @@ use super::registry::Census;
 use super::reply_size::ReplySize;
 use super::subscribe::Subscriber;
 use super::waiting::{Elsewhere, SharedWait};
-use crate::admission::{ClientPermit, Priority};
+use crate::admission::{ClientPermit, Priority, Terms};
 use crate::backend::{Partition, Ticket, User, UserId};
 use crate::blocking::OwnPlace;
 use crate::config::ReadFrom;
@@ -72,6 +72,10 @@ impl Flags {
     pub const GUARDED: Flags = Flags(1 << 20);
     /// A command was refused; so is what its client had sent behind it at once.
     pub const REFUSING: Flags = Flags(1 << 16);
+    /// A rate by rule is about it.
+    pub const METERED: Flags = Flags(1 << 23);
+    /// The command at the front of its input was paid for.
+    pub const PAID: Flags = Flags(1 << 24);
     /// Not all of its reads go to the primary.
     pub const BALANCED: Flags = Flags(1 << 22);
     /// Waits for a primary.
@@ -126,7 +130,11 @@ pub const OFF_THE_STRAIGHT_PATH: Flags = Flags::REPLY_OFF
     .with(Flags::GUARDED)
     .with(Flags::REFUSING)
     .with(Flags::BALANCED)
+    .with(Flags::METERED)
     .with(HALTED);
+
+/// The same for a session that a rate is about.
+pub const OFF_THE_METERED_PATH: Flags = OFF_THE_STRAIGHT_PATH.without(Flags::METERED);
 
 /// The same for a session whose reads do not all go to the primary.
 pub const OFF_ANY_STRAIGHT_PATH: Flags = OFF_THE_STRAIGHT_PATH
@@ -152,7 +160,9 @@ pub struct Session {
     pub guards: u32,
     /// Commands taken whose replies have not arrived.
     pub in_flight: u32,
-    /// Of these, the ones that wait in the lane's lines and are on no connection yet.
+    /// Bytes of its commands since none was under way.
+    pub under_way: u64,
+    /// Of its commands, the ones that wait in the lane's lines and are on no connection yet.
     pub queued: u32,
     /// Who is served first when the node has too much to do.
     pub priority: Priority,
@@ -199,6 +209,18 @@ impl Session {
             slot,
             generation: self.id as u32,
         }
+    }
+
+    /// A command of so many bytes is under way.
+    #[inline]
+    pub fn took(&mut self, bytes: usize) {
+        let before = if self.in_flight == 0 {
+            0
+        } else {
+            self.under_way
+        };
+        self.under_way = before + bytes as u64;
+        self.in_flight += 1;
     }
 
     /// The uncommon part, made when first needed.
@@ -269,6 +291,10 @@ impl Session {
 /// The uncommon part of a session.
 #[derive(Debug, Default)]
 pub struct Extra {
+    /// What the rules about it say of its commands.
+    pub terms: Terms,
+    /// The accounts of this worker by which its rate is kept.
+    pub meters: Box<[u32]>,
     /// `CLIENT SETNAME`.
     pub name: Vec<u8>,
     /// `CLIENT SETINFO lib-name`.

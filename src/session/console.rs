@@ -80,8 +80,11 @@ pub struct IdentityView {
     pub idle_sum: u64,
     /// Memory that is held for them, in bytes.
     pub memory: u64,
-    /// Clients of this address that were refused so far; 0 if not counted by address.
+    /// Clients of this identity that were refused so far. Addresses are always counted, users
+    /// and names where a rule counts by them.
     pub refused: u64,
+    /// Commands of its clients that were refused so far, counted likewise.
+    pub commands_refused: u64,
 }
 
 impl IdentityView {
@@ -97,6 +100,7 @@ impl IdentityView {
         self.memory += other.memory;
         // The process counts it, not the worker.
         self.refused = self.refused.max(other.refused);
+        self.commands_refused = self.commands_refused.max(other.commands_refused);
     }
 }
 
@@ -167,7 +171,12 @@ impl State {
             let Some(permit) = &session.permit else {
                 continue;
             };
-            let group = permit.groups().first();
+            let groups = permit.groups();
+            let group = match by {
+                By::Address => groups.first(),
+                By::User => groups.iter().find(|it| matches!(it.key, Key::User(_))),
+                By::Name => groups.iter().find(|it| matches!(it.key, Key::Name(_))),
+            };
             let who = session.who();
             let identity = match by {
                 By::Address => match group.map(|group| &group.key) {
@@ -196,10 +205,8 @@ impl State {
                 idle_max: idle,
                 idle_sum: idle,
                 memory: (session.charged + size_of_val(session)) as u64,
-                refused: match by {
-                    By::Address => group.map_or(0, |group| group.refused_all()),
-                    By::User | By::Name => 0,
-                },
+                refused: group.map_or(0, |group| group.refused_all()),
+                commands_refused: group.map_or(0, |group| group.commands_refused()),
                 ..IdentityView::default()
             });
         }

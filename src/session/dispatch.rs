@@ -2,7 +2,8 @@
 //! first, everything uncommon below it.
 
 use super::client::{
-    Extra, Flags, OFF_ANY_STRAIGHT_PATH, OFF_THE_STRAIGHT_PATH, Transaction, Until,
+    Extra, Flags, OFF_ANY_STRAIGHT_PATH, OFF_THE_METERED_PATH, OFF_THE_STRAIGHT_PATH, Transaction,
+    Until,
 };
 use super::failure::{self, Failure};
 use super::input::{Request, Step};
@@ -84,6 +85,15 @@ impl State {
             return self.forward(ticket, request.frame, row.id, row.marks());
         }
         if row.class == Class::Plain
+            && session.flags.any(Flags::METERED)
+            && !session.flags.any(OFF_THE_METERED_PATH)
+            && front.pause.is_none()
+            && !front.refuses_growth
+            && !front.node.large.may_know(request.frame.len())
+        {
+            return self.forward_metered(ticket, request, row);
+        }
+        if row.class == Class::Plain
             && session.flags.any(Flags::BALANCED)
             && !session.flags.any(OFF_ANY_STRAIGHT_PATH)
             && front.pause.is_none()
@@ -140,6 +150,7 @@ impl State {
         if step == Step::Taken {
             self.order_own_messages(ticket, row);
         }
+        self.settle_payment(ticket, step);
         if step == Step::Wait
             && skip
             && let Some(session) = self.session(ticket)
@@ -206,7 +217,7 @@ impl State {
             return self.deny(ticket, row.id, class, &failure, silent);
         }
         if self.must_refuse_growth(ticket, row) {
-            let failure = Failure::NodeMemory;
+            let failure = self.no_growth(ticket);
             if self.in_transaction(ticket) {
                 return self.deny(ticket, row.id, class, &failure, silent);
             }
@@ -214,6 +225,11 @@ impl State {
             return self.refuse_or_miss(ticket, request.frame, row.id, &failure, marks);
         }
         if let Some(step) = self.pause(ticket, request, following, row, silent) {
+            return step;
+        }
+        if flags.any(Flags::METERED)
+            && let Some(step) = self.meter(ticket, request, following, (row, class), silent)
+        {
             return step;
         }
         if flags.any(Flags::REFUSING)
@@ -262,9 +278,8 @@ impl State {
     /// Redis is queueing already is its own business.
     fn must_refuse_growth(&self, ticket: Ticket, row: Row) -> bool {
         let session = &self.sessions[ticket.slot as usize];
-        let front = &self.fronts[session.route as usize];
-        front.refuses_growth
-            && row.flags.contains(CommandFlags::DENYOOM)
+        row.flags.contains(CommandFlags::DENYOOM)
+            && self.refuses_growth_of(ticket)
             && !session
                 .extra
                 .as_deref()
@@ -353,7 +368,7 @@ impl State {
             .add_request(&mut connection.charged, frame.len());
         let session = &mut self.sessions[ticket.slot as usize];
         session.conn = conn;
-        session.in_flight += 1;
+        session.took(frame.len());
         session.command = id;
         self.fronts[session.route as usize].metrics.commands.inc();
         self.mark_dirty(conn);
@@ -481,7 +496,10 @@ impl State {
             let route = self.sessions[ticket.slot as usize].route;
             let metrics = &self.fronts[route as usize].metrics;
             match failure.shed() {
-                Some(limit) => metrics.shed(failure.cause(), limit),
+                Some(limit) => {
+                    metrics.shed(failure.cause(), limit);
+                    self.count_refused_of(ticket, 1);
+                }
                 None => metrics.error(failure.cause()),
             }
         }
@@ -502,7 +520,7 @@ impl State {
                 .is_some_and(|extra: &Extra| extra.monitoring)
     }
 
-    fn in_transaction(&self, ticket: Ticket) -> bool {
+    pub(super) fn in_transaction(&self, ticket: Ticket) -> bool {
         let session = &self.sessions[ticket.slot as usize];
         session.flags.any(Flags::SPECIAL)
             && session

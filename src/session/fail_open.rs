@@ -35,7 +35,7 @@ impl Failure {
                 | Failure::QueueFull { .. }
                 | Failure::WaitedTooLong { .. }
                 | Failure::Memory
-                | Failure::NodeMemory
+                | Failure::NodeMemory { .. }
                 | Failure::Busy(_)
         )
     }
@@ -98,7 +98,7 @@ impl State {
         let (route, version) = (session.route, session.partition.version);
         let front = &self.fronts[route as usize];
         let health = &front.config.health;
-        if !health.fail_open || marks.any(bound) || !failure.is_of_the_node() {
+        if !self.fails_open(ticket) || marks.any(bound) || !failure.is_of_the_node() {
             return None;
         }
         let limits = resp::RequestLimits {

@@ -3,6 +3,7 @@
 //! whose meaning in Redis is true here too; the rest names the limit, so that
 //! whoever reads the log knows what to turn.
 
+use crate::admission::Metered;
 use crate::backend::{Marks, OpenError};
 use crate::metrics::{ErrorCause, ShedLimit};
 use crate::resp::ProtocolError;
@@ -61,7 +62,17 @@ pub enum Failure {
     /// Requests held in memory have reached their bound.
     Memory,
     /// The node's memory is nearly used up.
-    NodeMemory,
+    NodeMemory {
+        /// The setting.
+        setting: String,
+    },
+    /// Those that the client is counted with ask for more than a rule allows.
+    Rate {
+        /// Of what.
+        of: Metered,
+        /// The rule.
+        rule: Box<str>,
+    },
     /// Too many wait for the end of an operator's pause.
     Paused {
         /// The setting.
@@ -105,7 +116,6 @@ pub enum Failure {
 /// Why a command is refused although the node is well: there is too much to do. Its number
 /// is what an entry keeps of it until its turn to be answered has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u16)]
 pub enum Busy {
     /// It would have waited for too long.
     QueueTime,
@@ -117,7 +127,13 @@ pub enum Busy {
     Deadline,
     /// No connection could be had for it when its turn had come.
     NoConnection,
+    /// A rate by rule leaves nothing for it; see [`Failure::Rate`]. Which one, by its number
+    /// among those of its worker that have refused something.
+    Rate(u16),
 }
+
+/// From here on numbers stand for rates.
+const RATES: u16 = 256;
 
 /// Declares the two texts of each reason: of a command, and of `EXEC`.
 macro_rules! busy_texts {
@@ -127,7 +143,7 @@ macro_rules! busy_texts {
 
             /// The text without its line's ends.
             pub const fn text(self) -> &'static str {
-                match self { $(Busy::$busy => $text,)+ }
+                match self { $(Busy::$busy => $text,)+ Busy::Rate(_) => RATE }
             }
 
             /// The reply to a command, or to the `EXEC` of a block that was kept here.
@@ -138,7 +154,7 @@ macro_rules! busy_texts {
                         "-EXECABORT Transaction discarded because of: ", $text, "\r\n"
                     ).as_bytes(),
                     Busy::$busy => concat!("-", $text, "\r\n").as_bytes(),
-                )+ }
+                )+ Busy::Rate(_) => RATE.as_bytes() }
             }
         }
     };
@@ -157,9 +173,31 @@ busy_texts! {
         "MASTERDOWN weir: no connection to the backend, command not executed";
 }
 
+/// What a rate's refusal says where the rate is not known.
+const RATE: &str = "-BUSY weir: a rate is reached (limits), command not executed\r\n";
+
 impl Busy {
+    /// Its number.
+    pub fn number(self) -> u16 {
+        match self {
+            Busy::Rate(number) => RATES.saturating_add(number),
+            busy => {
+                let number = Busy::ALL.iter().position(|known| *known == busy);
+                number.unwrap_or_default() as u16
+            }
+        }
+    }
+
+    /// Whether it says that the node has too much to do.
+    pub fn is_overload(self) -> bool {
+        matches!(self, Busy::QueueTime | Busy::QueueLength)
+    }
+
     /// The reason with this number.
     pub fn of(number: u16) -> Busy {
+        if let Some(rate) = number.checked_sub(RATES) {
+            return Busy::Rate(rate);
+        }
         let busy = Busy::ALL.get(usize::from(number));
         *busy.unwrap_or(&Busy::QueueTime)
     }
@@ -203,9 +241,23 @@ impl Failure {
                     "BUSY weir: too many wait for the end of a pause ({limit}), command not executed"
                 )
             }
-            Failure::NodeMemory => "BUSY weir: the memory of Redis is nearly used up \
-                 (health.refuse_writes_above_memory), command not executed"
-                .into(),
+            Failure::NodeMemory { setting } => {
+                format!(
+                    "BUSY weir: the memory of Redis is nearly used up ({setting}), \
+                     command not executed"
+                )
+            }
+            Failure::Rate { of, rule } => {
+                let what = match of {
+                    Metered::Commands => "commands",
+                    Metered::Bytes => "bytes",
+                };
+                let key = of.key();
+                format!(
+                    "BUSY weir: more {what} a second than a rule allows (limits.{rule}.{key}), \
+                     command not executed"
+                )
+            }
             Failure::LargeReplies => "BUSY weir: as many large replies are under way as may be \
                  (backend.large_replies_max), command not executed"
                 .into(),
@@ -252,9 +304,10 @@ impl Failure {
             Failure::QueueFull { .. } => ErrorCause::LeaseQueue,
             Failure::WaitedTooLong { .. } => ErrorCause::LeaseWait,
             Failure::Memory => ErrorCause::Memory,
-            Failure::NodeMemory | Failure::LargeReplies | Failure::Paused { .. } => {
-                ErrorCause::Busy
-            }
+            Failure::NodeMemory { .. }
+            | Failure::Rate { .. }
+            | Failure::LargeReplies
+            | Failure::Paused { .. } => ErrorCause::Busy,
             Failure::Access { .. } => ErrorCause::NoPermission,
             Failure::Busy(Busy::Deadline) => ErrorCause::QueueTimeout,
             Failure::Busy(Busy::NoConnection) => ErrorCause::NoBackend,
@@ -272,7 +325,11 @@ impl Failure {
             Failure::QueueFull { .. } => Some(ShedLimit::LeaseQueue),
             Failure::WaitedTooLong { .. } => Some(ShedLimit::LeaseWait),
             Failure::Memory => Some(ShedLimit::Memory),
-            Failure::NodeMemory => Some(ShedLimit::NodeMemory),
+            Failure::NodeMemory { .. } => Some(ShedLimit::NodeMemory),
+            Failure::Rate { of, .. } => Some(match of {
+                Metered::Commands => ShedLimit::LimitCommandsRate,
+                Metered::Bytes => ShedLimit::LimitBytesRate,
+            }),
             Failure::Paused { .. } => Some(ShedLimit::Pause),
             Failure::LargeReplies => Some(ShedLimit::LargeReplies),
             Failure::Busy(Busy::QueueLength) => Some(ShedLimit::Queue),
@@ -358,7 +415,20 @@ mod tests {
             Failure::QueueFull { limit },
             Failure::WaitedTooLong { limit },
             Failure::Memory,
-            Failure::NodeMemory,
+            Failure::NodeMemory {
+                setting: "health.refuse_writes_above_memory".into(),
+            },
+            Failure::NodeMemory {
+                setting: "limits.RULE.refuse_writes_above_memory".into(),
+            },
+            Failure::Rate {
+                of: Metered::Commands,
+                rule: "RULE".into(),
+            },
+            Failure::Rate {
+                of: Metered::Bytes,
+                rule: "RULE".into(),
+            },
             Failure::LargeReplies,
             Failure::Paused { limit },
             Failure::Access {

@@ -133,7 +133,8 @@ impl State {
         }
     }
 
-    /// Answers those whose deadline has passed while they waited here.
+    /// Answers those whose deadline has passed while they waited here, or for whom it is too
+    /// late since others go first.
     fn expire_lines(&mut self, index: u16) {
         let now = self.clock.now();
         let node_gate = &self.gates[index as usize];
@@ -149,7 +150,10 @@ impl State {
                     .of(work, priority)
                     .front()
                     .map_or(now, |entry| entry.at);
-                if now.saturating_sub(oldest) < plain.min(slow) {
+                let gate = &self.gates[index as usize].gate;
+                let late = gate.late_after(work, priority).unwrap_or(u64::MAX);
+                let soonest = plain.min(slow).min(late);
+                if now.saturating_sub(oldest) < soonest {
                     continue;
                 }
                 let mut kept: Vec<Ticket> = Vec::new();
@@ -159,17 +163,22 @@ impl State {
                     } else {
                         plain
                     };
+                    let limit = limit.min(late);
                     let waited = now.saturating_sub(entry.at);
                     // A session is answered in order.
                     let leaves = !entry.marks.any(Marks::REFUSED)
                         && waited > limit
                         && !kept.contains(&entry.to);
-                    if !leaves && waited > plain.min(slow) {
+                    if !leaves && waited > soonest {
                         kept.push(entry.to);
                     }
                     leaves
                 };
-                self.take_out(lane, work, priority, Busy::Deadline, leaves);
+                let busy = match soonest == late {
+                    true => Busy::QueueTime,
+                    false => Busy::Deadline,
+                };
+                self.take_out(lane, work, priority, busy, leaves);
                 if !self.lanes.contains(lane as usize) {
                     break;
                 }

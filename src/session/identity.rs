@@ -79,6 +79,7 @@ impl State {
                         self.turn_away(ticket);
                     }
                 }
+                self.take_terms(ticket);
             }
             Some(permit) => session.permit = Some(permit),
             None if session.may_be_kept_a_place() => {
@@ -106,6 +107,7 @@ impl State {
         let route = session.route;
         self.refused_now -= 1;
         self.fronts[route as usize].metrics.client_opened();
+        self.take_terms(ticket);
     }
 
     /// A client that was let in is refused from now on. Its place is free already.

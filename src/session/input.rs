@@ -228,6 +228,7 @@ impl State {
         let clients = &front.config.clients;
         let in_flight = session.in_flight;
         if in_flight >= clients.in_flight_max
+            || in_flight > 0 && session.under_way >= clients.in_flight_bytes_max
             || session.replies.hold(
                 in_flight,
                 self.memory.client_max.min(clients.output_max / 4),

@@ -309,7 +309,7 @@ impl State {
             return self.pump(gate);
         }
         let reply = failure.reply();
-        let fails_open = self.fronts[conn.route as usize].config.health.fail_open;
+        let fails_open = self.may_fail_open(conn.route);
         let mut start = 0;
         for entry in &conn.in_flight {
             let (from, len) = (start, entry.len as usize);

@@ -149,6 +149,7 @@ impl State {
                         let metrics = &state.fronts[route as usize].metrics;
                         if let Some(limit) = failure.shed() {
                             metrics.shed(failure.cause(), limit);
+                            state.count_refused_of(ticket, 1);
                         }
                     }
                 }

@@ -193,7 +193,10 @@ impl State {
             Err(failure) => {
                 let metrics = &self.fronts[lane.0 as usize].metrics;
                 match failure.shed() {
-                    Some(limit) => metrics.shed(failure.cause(), limit),
+                    Some(limit) => {
+                        metrics.shed(failure.cause(), limit);
+                        self.count_refused_of(ticket, 1);
+                    }
                     None => metrics.error(failure.cause()),
                 }
                 if let Some(session) = self.session(ticket) {

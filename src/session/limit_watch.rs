@@ -26,6 +26,7 @@ impl Proxy {
         for notice in self.limits.watch(now) {
             self.tell_limit(&notice);
         }
+        self.tell_refused_writes();
     }
 
     fn tell_limit(&self, notice: &Notice) {
@@ -33,6 +34,7 @@ impl Proxy {
             setting,
             clients,
             max,
+            refuses,
             ..
         } = notice;
         let route = notice
@@ -54,7 +56,7 @@ impl Proxy {
                     identity,
                     clients,
                     max,
-                    "{setting} is reached: new clients are refused"
+                    "{setting} is reached: {refuses} are refused"
                 );
                 EventKind::LimitReached
             }

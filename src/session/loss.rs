@@ -6,7 +6,7 @@
 use hashbrown::{HashMap, HashSet};
 
 use super::client::{Flags, NONE, Transaction};
-use super::failure::{self, Busy, Failure};
+use super::failure::{self, Failure};
 use super::worker::State;
 use crate::backend::{Broken, Conn, Entry, Io, Marks, Mode, Ticket, close_holding};
 use crate::config::OnLoss;
@@ -218,7 +218,7 @@ impl State {
                 });
             }
             _ if refused => {
-                self.settle_entry(entry, Busy::of(entry.command).reply(entry.marks));
+                self.settle_refused(entry);
             }
             _ if self.closes_on_loss(route) => {
                 self.close(entry.to.slot, CloseReason::BackendLost);
@@ -316,12 +316,15 @@ impl State {
             return;
         }
         if entry.marks.any(Marks::REFUSED) {
-            return self.settle_entry(entry, Busy::of(entry.command).reply(entry.marks));
+            return self.settle_refused(entry);
         }
         if let Some(route) = self.session(entry.to).map(|session| session.route) {
             let metrics = &self.fronts[route as usize].metrics;
             match failure.shed() {
-                Some(limit) => metrics.shed(failure.cause(), limit),
+                Some(limit) => {
+                    metrics.shed(failure.cause(), limit);
+                    self.count_refused_of(entry.to, 1);
+                }
                 None => metrics.error(failure.cause()),
             }
         }

@@ -162,6 +162,7 @@ impl State {
             flags,
             guards: 0,
             in_flight: 0,
+            under_way: 0,
             queued: 0,
             priority: Priority::default(),
             conn: NONE,
@@ -192,6 +193,7 @@ impl State {
             task: task.abort_handle(),
         });
         self.guard(ticket);
+        self.take_terms(ticket);
         self.refresh_reads(ticket);
         if let Some(no_place) = no_place {
             let session = &mut self.sessions[ticket.slot as usize];

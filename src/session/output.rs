@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
 
 use super::client::{Flags, HALTED, NONE, Session, Until};
-use super::failure::{self, Busy};
+use super::failure;
+use super::rates::Meters;
 use super::registry::Census;
 use super::reply_size::WORTH_A_LOOK;
 use super::worker::State;
@@ -238,6 +239,9 @@ impl State {
             self.refused_now -= 1;
         }
         session.task.abort();
+        if let Some(extra) = &session.extra {
+            self.leave_meters(&extra.meters);
+        }
         self.memory.client_gone(&session);
         let metrics = &self.fronts[session.route as usize].metrics;
         metrics.buffered_bytes.add(-(session.charged as i64));
@@ -292,6 +296,8 @@ pub(super) struct SessionSink<'a> {
     pub redirected: &'a mut Vec<(Ticket, Vec<u8>)>,
     /// Replies of one client in which clients are counted, how many they are, and whose.
     pub corrected: (Option<Ticket>, u32, Vec<u8>),
+    /// What clients have left of the rates that are about them.
+    pub meters: &'a mut Meters,
     /// Replies that say what the node is, and what follows them.
     pub heeded: &'a mut Vec<(crate::backend::Entry, Vec<u8>, Vec<u8>)>,
 }
@@ -358,7 +364,7 @@ impl SessionSink<'_> {
     pub(super) fn end_corrected(&mut self) {
         let (to, count, bytes) = std::mem::take(&mut self.corrected);
         if let Some(to) = to {
-            self.settle_now(to, count, &bytes);
+            self.settle_now::<true>(to, count, &bytes);
         }
     }
 
@@ -367,11 +373,12 @@ impl SessionSink<'_> {
         if self.corrected.0.is_some() {
             self.end_corrected();
         }
-        self.settle_now(to, count, bytes);
+        self.settle_now::<true>(to, count, bytes);
     }
 
+    /// `IS_REPLY`: the bytes are a reply of the node's, which its client pays for.
     #[inline]
-    fn settle_now(&mut self, to: Ticket, count: u32, bytes: &[u8]) {
+    fn settle_now<const IS_REPLY: bool>(&mut self, to: Ticket, count: u32, bytes: &[u8]) {
         let Some(session) = self.sessions.get_mut(to.slot as usize) else {
             return;
         };
@@ -383,6 +390,9 @@ impl SessionSink<'_> {
         if session.flags.any(Flags::CLOSING) {
             // Something before these bytes was lost, or the client was told goodbye.
             return;
+        }
+        if IS_REPLY && session.flags.any(Flags::METERED) {
+            self.meters.spend(session, 0, bytes.len());
         }
         if bytes.len() >= WORTH_A_LOOK {
             session.replies.note(bytes.len(), count);
@@ -488,14 +498,15 @@ impl crate::backend::Sink for SessionSink<'_> {
     }
 
     fn lost(&mut self, entry: &crate::backend::Entry) {
-        let text: &[u8] = if entry.marks.any(Marks::SILENT) {
-            &[]
+        self.end_corrected();
+        if entry.marks.any(Marks::SILENT) {
+            self.settle_now::<false>(entry.to, 1, &[]);
         } else if entry.marks.any(Marks::REFUSED) {
-            Busy::of(entry.command).reply(entry.marks)
+            let refusal = self.meters.refusal(entry);
+            self.settle_now::<false>(entry.to, 1, &refusal);
         } else {
-            failure::OUTCOME_UNKNOWN
-        };
-        self.settle(entry.to, 1, text);
+            self.settle_now::<false>(entry.to, 1, failure::OUTCOME_UNKNOWN);
+        }
     }
 }
 
@@ -528,6 +539,7 @@ impl State {
             inspect: &mut inspect,
             redirected: &mut redirected,
             corrected: Default::default(),
+            meters: &mut self.meters,
             heeded: &mut heeded,
         };
         let outcome = conn.receive(bytes, sink.now, &mut sink);

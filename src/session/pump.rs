@@ -128,7 +128,7 @@ impl State {
                 if on_conn > 0 {
                     self.conns[target as usize].in_flight.push_back(entry);
                 } else {
-                    self.settle_entry(&entry, Busy::of(entry.command).reply(entry.marks));
+                    self.settle_refused(&entry);
                 }
                 return;
             }

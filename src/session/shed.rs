@@ -20,15 +20,16 @@ impl State {
         session.flags.set(Flags::REFUSING);
         let (in_flight, queued, conn) = (session.in_flight, session.queued, session.conn);
         if in_flight == 0 {
-            let step = self.refuse(ticket, &Failure::Busy(busy), marks.any(Marks::SILENT));
-            self.prune(ticket);
+            let failure = self.failure_of(busy);
+            let step = self.refuse(ticket, &failure, marks.any(Marks::SILENT));
+            self.prune_for(ticket, busy);
             return step;
         }
         let entry = Entry {
             to: ticket,
             at: self.clock.now(),
             len: 0,
-            command: busy as u16,
+            command: busy.number(),
             marks: answer_only(marks),
         };
         if queued > 0 {
@@ -42,8 +43,8 @@ impl State {
         }
         let route = self.sessions[ticket.slot as usize].route;
         self.fronts[route as usize].metrics.commands.inc();
-        self.count_busy(route, busy);
-        self.prune(ticket);
+        self.count_busy(ticket, busy);
+        self.prune_for(ticket, busy);
         Step::Taken
     }
 
@@ -62,7 +63,11 @@ impl State {
             marks = marks.with(Marks::SILENT);
         }
         match row.class {
-            Class::Plain | Class::Publish => Some(self.refuse_busy(ticket, Busy::Behind, marks)),
+            Class::Plain | Class::Publish => Some(match self.over_rate(ticket) {
+                // That is why the one before it was refused.
+                Some(over) => self.refuse_over_rate(ticket, over, marks),
+                None => self.refuse_busy(ticket, Busy::Behind, marks),
+            }),
             Class::Multi => {
                 let block = self.complete_block(ticket, request, following, row)?;
                 let failure = Failure::Busy(Busy::Behind);
@@ -77,18 +82,26 @@ impl State {
 
     /// Counts a refusal that is answered in some other way.
     pub(super) fn count_refusal(&mut self, ticket: Ticket, busy: Busy) {
-        let route = self.sessions[ticket.slot as usize].route;
-        self.count_busy(route, busy);
-        self.prune(ticket);
+        self.count_busy(ticket, busy);
+        self.prune_for(ticket, busy);
     }
 
-    pub(super) fn count_busy(&mut self, route: u16, busy: Busy) {
-        let failure = Failure::Busy(busy);
+    fn count_busy(&mut self, ticket: Ticket, busy: Busy) {
+        let failure = self.failure_of(busy);
+        self.count_refused_of(ticket, 1);
+        let route = self.sessions[ticket.slot as usize].route;
         let metrics = &self.fronts[route as usize].metrics;
         metrics.local_replies.inc();
         match failure.shed() {
             Some(limit) => metrics.shed(failure.cause(), limit),
             None => metrics.error(failure.cause()),
+        }
+    }
+
+    /// The same, if that is why a command is refused.
+    fn prune_for(&mut self, ticket: Ticket, busy: Busy) {
+        if busy.is_overload() {
+            self.prune(ticket);
         }
     }
 
@@ -166,26 +179,29 @@ impl State {
         };
         let on_conn = session.in_flight - session.queued;
         session.queued -= 1;
-        let (conn, route) = (session.conn, session.route);
+        let conn = session.conn;
         let refused_before = entry.marks.any(Marks::REFUSED);
         let busy = match refused_before {
             true => Busy::of(entry.command),
             false => busy,
         };
         if !refused_before {
-            self.count_busy(route, busy);
+            self.count_busy(entry.to, busy);
         }
         if on_conn > 0 {
             // Its turn comes behind those.
             let marks = answer_only(entry.marks);
             self.conns[conn as usize].in_flight.push_back(Entry {
                 len: 0,
-                command: busy as u16,
+                command: busy.number(),
                 marks,
                 ..*entry
             });
         } else {
-            self.settle_entry(entry, busy.reply(entry.marks));
+            self.settle_refused(&Entry {
+                command: busy.number(),
+                ..*entry
+            });
         }
     }
 }

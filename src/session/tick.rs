@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::access::AccessRule;
 use super::client::{Flags, Lease, NONE, Transaction, Until};
-use super::failure::{self, Busy, Failure};
+use super::failure::{self, Failure};
 use super::worker::State;
 use crate::admission::Tally;
 use crate::admission::{ClientPermit, idle_timeout};
@@ -101,8 +101,9 @@ impl State {
 
     /// Takes over command tables that are newer than this worker's.
     pub(super) fn refresh_tables(&mut self) {
-        for front in &mut self.fronts {
-            front.refuses_growth = front.node.refuses_growth();
+        for route in 0..self.fronts.len() {
+            self.look_at_memory(route);
+            let front = &mut self.fronts[route];
             front.node.tidy_large();
             // Of a node that has told nothing yet there is nothing to take over.
             if front.node.has_told() && !front.node.has_table(&front.table) {
@@ -129,6 +130,10 @@ impl State {
     fn take_settings(&mut self, route: usize) {
         let front = &mut self.fronts[route];
         let old = std::mem::replace(&mut front.config, front.route.settings());
+        if front.config.overload != old.overload {
+            self.renew_gates();
+        }
+        let front = &mut self.fronts[route];
         if front.config.access == old.access {
             return;
         }
@@ -141,7 +146,6 @@ impl State {
         for ticket in tickets {
             self.guard(ticket);
         }
-        self.renew_gates();
     }
 
     fn conn_indices(&self) -> Vec<u32> {
@@ -269,19 +273,17 @@ impl State {
             && entry.marks.any(Marks::LOST)
         {
             conn.in_flight.pop_front();
-            let text = match entry.marks.any(Marks::REFUSED) {
-                true => Busy::of(entry.command).reply(entry.marks),
-                false => failure::OUTCOME_UNKNOWN,
-            };
-            self.settle_entry(&entry, text);
+            match entry.marks.any(Marks::REFUSED) {
+                true => self.settle_refused(&entry),
+                false => self.settle_entry(&entry, failure::OUTCOME_UNKNOWN),
+            }
         }
     }
 
     /// Why the node cannot be used, if it hangs and the route fails open.
     fn hangs_on_a_cache(&self, index: u32) -> Option<Failure> {
         let conn = &self.conns[index as usize];
-        let fails_open = self.fronts[conn.route as usize].config.health.fail_open;
-        (fails_open && conn.gate.is_closed())
+        (self.may_fail_open(conn.route) && conn.gate.is_closed())
             .then(|| self.lanes[conn.lane as usize].node.unavailable())
             .flatten()
             .map(Failure::Open)

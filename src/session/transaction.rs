@@ -35,19 +35,21 @@ impl State {
             && let Some(block) = self.complete_block(ticket, request, following, row)
         {
             let grows = |(_, row): &(u32, Row)| row.flags.contains(CommandFlags::DENYOOM);
-            if self.fronts[route as usize].refuses_growth && block.iter().any(grows) {
+            if self.refuses_growth_of(ticket) && block.iter().any(grows) {
+                let failure = self.no_growth(ticket);
                 let off = self.sessions[ticket.slot as usize]
                     .flags
                     .any(Flags::REPLY_OFF);
-                return self.refuse_block(ticket, &Failure::NodeMemory, &block, (silent, off));
+                return self.refuse_block(ticket, &failure, &block, (silent, off));
             }
             return self.forward_block(ticket, request, following, &block, silent);
         }
         let session = &self.sessions[ticket.slot as usize];
+        let has_lease = session.lease().is_some();
         let front = &self.fronts[route as usize];
         // Within an operator's pause only what finds no room to wait comes here.
-        let refuses = front.refuses_growth || front.pause.is_some_and(|pause| pause.is_bounded);
-        let wish = if refuses && session.lease().is_none() {
+        let is_held = front.pause.is_some_and(|pause| pause.is_bounded);
+        let wish = if !has_lease && (is_held || self.refuses_growth_of(ticket)) {
             // What Redis has queued cannot be refused any more.
             LeaseWish::NotAtOnce
         } else {

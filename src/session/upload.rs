@@ -38,6 +38,8 @@ impl State {
             || front.pause.is_some()
             || self.is_monitoring(ticket)
             || !self.is_always_allowed(ticket, command)
+            // Refused, if at all, when it is whole, so that the connection can stay.
+            || self.over_rate(ticket).is_some()
             || self.is_queueing(ticket);
         if in_memory {
             // Collected, up to the request limit.
@@ -104,6 +106,7 @@ impl State {
             *queued += 1;
         }
         self.fronts[session.route as usize].metrics.commands.inc();
+        self.pay_command(ticket);
         let connection = &mut self.conns[conn as usize];
         connection.streaming = true;
         connection.mid_request = true;
@@ -124,6 +127,7 @@ impl State {
             return self.close(ticket.slot, CloseReason::BackendLost);
         };
         if session.flags.any(Flags::TUNNEL) {
+            self.pay_bytes(ticket, bytes.len());
             self.conns[conn as usize].stream(bytes);
             self.mark_dirty(conn);
             return self.hold_back_upload(ticket, conn);
@@ -147,6 +151,7 @@ impl State {
                 return self.close_after_output(ticket, CloseReason::Protocol);
             }
         };
+        self.pay_bytes(ticket, fed.consumed);
         self.conns[conn as usize].stream(&bytes[..fed.consumed]);
         self.mark_dirty(conn);
         if !fed.complete {

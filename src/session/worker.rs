@@ -30,6 +30,7 @@ use super::lanes::Lane;
 use super::links::Link;
 use super::memory::Memory;
 use super::proxy::{Proxy, Route};
+use super::rates::Meters;
 use crate::backend::{Broken, Conn, Node, Partition, Ticket};
 use crate::command::Table;
 use crate::config::{self, Config};
@@ -86,7 +87,8 @@ pub struct Front {
     pub pause: Option<super::pause::Pause>,
     /// Whose commands it holds.
     pub paused: super::pause::Paused,
-    /// Commands that may need memory of the node are refused, as of the last tick.
+    /// Commands that may need memory of the node are refused, of some clients at least, as of
+    /// the last tick.
     pub refuses_growth: bool,
     /// Who logs in, one after the other.
     pub logins: Option<tokio::sync::mpsc::Sender<super::login::Login>>,
@@ -107,6 +109,8 @@ pub struct State {
     pub(super) lanes: Slab<Lane>,
     pub(super) lane_index: HashMap<(u16, NodeId, Partition), u32>,
     pub(super) gates: Slab<NodeGate>,
+    /// What clients have left of the rates that are about them.
+    pub(super) meters: Meters,
     pub(super) links: Slab<Link>,
     pub(super) link_index: HashMap<(usize, u32, u32), u32>,
     /// Where clients wait on shared connections.
@@ -227,6 +231,7 @@ impl Worker {
                 lanes: Slab::new(),
                 lane_index: HashMap::new(),
                 gates: Slab::new(),
+                meters: Meters::default(),
                 links: Slab::new(),
                 link_index: HashMap::new(),
                 lobbies: super::lobby::Lobbies::default(),

@@ -199,6 +199,31 @@ fn no_more_of_one_client_s_commands_are_under_way_than_allowed() {
 }
 
 #[test]
+fn no_more_bytes_of_one_client_s_commands_are_under_way_than_allowed() {
+    let mut redis = RedisServer::start();
+    let weir = weir(
+        &redis,
+        "workers = 1",
+        "clients.in_flight_bytes_max = \"100KiB\"",
+    );
+    let mut client = weir.client();
+    client.expect_command(&["PING"], "+PONG\r\n");
+    let value = "x".repeat(10 * 1024);
+    let large = "x".repeat(200 * 1024);
+    redis.stop();
+    let sets = encode(&["SET", "k", &value]).repeat(50);
+    client.send([sets, encode(&["SET", "k", &large]).repeat(2)].concat());
+    let mut second = weir.client();
+    second.send(encode(&["INCR", "m"]).repeat(3));
+    wait_until("they are under way", || gauge_in_flight(&weir) >= 13.0);
+    assert_eq!(gauge_in_flight(&weir), 13.0);
+    redis.cont();
+    // Those that are larger by themselves go one after the other.
+    client.expect("+OK\r\n".repeat(52));
+    second.expect(":1\r\n:2\r\n:3\r\n");
+}
+
+#[test]
 fn commands_behind_a_deadline_are_answered_in_their_order() {
     let mut redis = debug_redis();
     let weir = weir(&redis, "workers = 1", "timeouts.request = \"300ms\"");

@@ -137,6 +137,22 @@ fn the_console_has_a_password_if_one_is_set() {
 }
 
 #[test]
+fn what_redis_is_given_to_do_at_once_is_set_while_clients_are_there() {
+    let redis = RedisServer::start();
+    let (weir, console) = weir(&redis, "", "");
+    let mut client = weir.client();
+    client.expect_command(&["GET", "k"], "$-1\r\n");
+    let mut operator = RawClient::connect(console.address());
+    let key = "route.main.overload.in_flight";
+    operator.expect_command(&["WEIR", "CONFIG", "SET", key, "9000"], "+OK\r\n");
+    wait_until("the gates have it", || {
+        let limit = weir.metric("weir_in_flight_limit", &[]);
+        limit > 1000.0 && limit <= 9000.0
+    });
+    client.expect_command(&["GET", "k"], "$-1\r\n");
+}
+
+#[test]
 fn settings_are_set_at_once_and_leave_an_audit_line() {
     let redis = RedisServer::start();
     let (mut weir, console) = weir(&redis, "", "");

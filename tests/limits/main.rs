@@ -6,6 +6,7 @@
 
 mod leak;
 mod pressure;
+mod rates;
 mod rules;
 #[path = "../support/mod.rs"]
 mod support;

@@ -264,3 +264,39 @@ fn a_redis_that_hangs_is_a_cache_that_misses_and_no_late_reply_is_mixed_up() {
     });
     client.expect_command(&["GET", "w"], "$1\r\n1\r\n");
 }
+
+#[test]
+fn a_rule_decides_for_its_clients_whether_they_hear_a_miss() {
+    for (route, cache, other) in [
+        ("false", "on", false),
+        ("true", "route", true),
+        ("true", "off", true),
+    ] {
+        let mut redis = RedisServer::start();
+        let weir = weir(
+            &redis,
+            &format!(
+                "[route.main.health]\nfail_open = {route}\nfail_open_writes = \"ok\"\n\
+                 [route.main.limits.cache]\nclient_names = \"cache-*\"\nfail_open = \"{cache}\"\n"
+            ),
+        );
+        let (mut named, mut unnamed) = (weir.client(), weir.client());
+        named.expect_command(&["CLIENT", "SETNAME", "cache-1"], "+OK\r\n");
+        named.expect_command(&["SET", "k", "v"], "+OK\r\n");
+        unnamed.expect_command(&["GET", "k"], "$1\r\nv\r\n");
+        redis.kill();
+        let misses = |client: &mut RawClient| match client.command(&["GET", "k"]) {
+            reply if reply == b"$-1\r\n" => Some(true),
+            reply if reply.starts_with(b"-MASTERDOWN") => Some(false),
+            // It was under way, or is not known to be gone yet.
+            _ => None,
+        };
+        for (client, misses_it) in [(&mut named, cache != "off"), (&mut unnamed, other)] {
+            wait_until("Redis is known to be away", || {
+                misses(client) == Some(misses_it)
+            });
+            let write = client.command(&["SET", "k", "v"]);
+            assert_eq!(write == b"+OK\r\n", misses_it, "{}", write.escape_ascii());
+        }
+    }
+}

@@ -216,3 +216,49 @@ fn writes_that_need_memory_are_refused_above_the_threshold_and_nothing_else_is()
     assert_eq!(log.matches("writes are refused").count(), 1, "{log}");
     assert_eq!(log.matches("writes are taken again").count(), 1, "{log}");
 }
+
+#[test]
+fn a_rule_has_its_clients_writes_refused_earlier_or_later_than_the_route() {
+    let redis = RedisServer::with(&["--maxmemory", "8mb", "--maxmemory-policy", "noeviction"]);
+    let early = "[route.main.limits.early]\nclient_names = \"early\"\n\
+                 refuse_writes_above_memory = 0.8\n";
+    let late = "[route.main.limits.late]\nclient_names = \"late\"\n\
+                refuse_writes_above_memory = 1\n";
+    let weir = weir(
+        &redis,
+        &format!("{WATCHED_OFTEN}refuse_writes_above_memory = 0.9\n{early}{late}"),
+    );
+    let mut others = weir.client();
+    let named = |name: &str| {
+        let mut client = weir.client();
+        client.expect_command(&["CLIENT", "SETNAME", name], "+OK\r\n");
+        client
+    };
+    let (mut early, mut late) = (named("early"), named("late"));
+    early.expect_command(&["SET", "k", "v"], "+OK\r\n");
+    fill(&redis);
+    let full = redis.command(&["SET", "more", "v"]);
+    assert!(full.starts_with(b"-OOM "));
+    wait_until("writes are refused", || {
+        others.command(&["SET", "more", "v"]).starts_with(b"-BUSY")
+    });
+    let refused = "-BUSY weir: the memory of Redis is nearly used up \
+                   (limits.early.refuse_writes_above_memory), command not executed\r\n";
+    early.expect_command(&["SET", "more", "v"], refused);
+    early.expect_command(&["MULTI"], "+OK\r\n");
+    early.expect_command(&["SET", "more", "v"], refused);
+    early.expect_command(&["DISCARD"], "+OK\r\n");
+    late.expect_command(&["SET", "more", "v"], &full);
+    early.expect_command(&["GET", "k"], "$1\r\nv\r\n");
+    // 7 MiB in use of so much are 85%.
+    redis
+        .client()
+        .expect_command(&["CONFIG", "SET", "maxmemory", "9mb"], "+OK\r\n");
+    wait_until("others may write", || {
+        others.command(&["SET", "more", "v"]) == b"+OK\r\n"
+    });
+    wait_until("the rule's limit is told", || {
+        weir.metric("weir_limit_refuses_writes", &["limit=\"early\""]) == 1.0
+    });
+    assert!(weir.log().contains("writes are refused (limits.early."));
+}

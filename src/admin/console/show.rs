@@ -20,6 +20,12 @@ const LIMITS: &[&str] = &[
     "guaranteed",
     "accept_rate",
     "accept_burst",
+    "commands_rate",
+    "commands_burst",
+    "bytes_rate",
+    "bytes_burst",
+    "priority",
+    "refuse_writes_above_memory",
     "max_connections",
     "max_shared",
     "max_leases",
@@ -30,6 +36,7 @@ const LIMITS: &[&str] = &[
     "pause_clients",
     "pause_memory",
     "in_flight_max",
+    "in_flight_bytes_max",
     "output_max",
     "request_max",
     "buffer_memory_max",
@@ -113,6 +120,7 @@ impl Console {
             ("subscribed", number(view.subscribed)),
             ("memory", number(view.memory)),
             ("refused", number(view.refused)),
+            ("commands_refused", number(view.commands_refused)),
         ])
     }
 

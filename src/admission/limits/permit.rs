@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::Limits;
 use crate::admission::identity::{Group, RuleTally, Who};
 use crate::admission::place::{NoPlace, Place};
+use crate::admission::rules::Rule;
+use crate::admission::terms::{Metered, Terms};
 
 /// A client's place; given back on drop. One pointer, since every session has one.
 #[derive(Debug)]
@@ -35,6 +37,39 @@ impl ClientPermit {
     /// With whom the client is counted: by its address first, then by each rule about it.
     pub fn groups(&self) -> &[Arc<Group>] {
         &self.place().groups
+    }
+
+    /// What the rules about the client say of its commands.
+    pub fn terms(&self) -> Terms {
+        let place = self.place();
+        let counted_by =
+            |tally: &RuleTally| place.groups.iter().any(|it| std::ptr::eq(&*it.rule, tally));
+        self.0.limits.rules(place.route).terms(counted_by)
+    }
+
+    /// The accounts out of which its commands and bytes are paid.
+    pub fn metered(&self) -> impl Iterator<Item = &Arc<Group>> {
+        let is_metered = |group: &&Arc<Group>| {
+            Metered::ALL
+                .iter()
+                .any(|of| group.rule.rate(*of).is_limit())
+        };
+        self.groups().iter().filter(is_metered)
+    }
+
+    /// The rule by which its writes are refused when the node's memory is nearly used up.
+    pub fn refuses_writes_by(&self) -> Option<Box<str>> {
+        let place = self.place();
+        let rules = self.0.limits.rules(place.route);
+        let is_its = |rule: &&Rule| {
+            place
+                .groups
+                .iter()
+                .any(|it| Arc::ptr_eq(&it.rule, &rule.tally))
+        };
+        let mut own = rules.rules.iter().filter(is_its);
+        let rule = own.find(|rule| rule.says_refuse_writes_above().is_some())?;
+        Some(rule.tally.name.clone())
     }
 
     /// The rule whose share the client takes from.

@@ -1,5 +1,6 @@
 use super::settings::NUMBER_MAX;
 use super::*;
+use crate::admission::{Priority, Terms};
 
 fn limits() -> Arc<Limits> {
     let text = "process.max_clients = 100
@@ -91,4 +92,84 @@ fn a_permit_that_outlives_its_rules_is_counted_anew() {
     assert_eq!(limits.route_kept(0), 9);
     drop(permit);
     assert_eq!((limits.taken(), limits.route_kept(0)), (0, 10));
+}
+
+#[test]
+fn the_first_rule_that_says_anything_of_a_client_s_commands_says_it() {
+    let text = "process.max_clients = 100
+        [route.main]
+        backend = \"h:1\"
+        clients.operator_networks = \"10.9.0.0/16\"
+        [route.main.limits.others]
+        networks = \"10.7.0.0/16\"
+        priority = \"high\"
+        [route.main.limits.rate]
+        commands_rate = 10
+        refuse_writes_above_memory = 0.5
+        [route.main.limits.low]
+        priority = \"low\"
+        fail_open = \"off\"
+        [route.main.limits.high]
+        priority = \"high\"
+        fail_open = \"on\"
+        refuse_writes_above_memory = 0.7";
+    let config = Config::parse("weir.toml", text).expect("a configuration");
+    let limits = Limits::new(&config, 1);
+    let permit = limits.enter(0, &who(), 0).expect("room");
+    let expected = Terms {
+        priority: Priority::Low,
+        fail_open: Some(false),
+        refuse_writes_above: Some(0.5),
+    };
+    assert_eq!(permit.terms(), expected);
+    assert_eq!(permit.refuses_writes_by().as_deref(), Some("rate"));
+    let metered: Vec<_> = permit.metered().map(|group| &*group.rule.name).collect();
+    assert_eq!(metered, ["rate"]);
+    assert_eq!(limits.rules(0).refuse_writes_above(), Some(0.5));
+    let operator = Who {
+        address: "10.9.0.1".parse().expect("an address"),
+        ..who()
+    };
+    let operator = limits.enter(0, &operator, 0).expect("room");
+    assert_eq!(operator.terms().priority, Priority::High);
+    assert_eq!(operator.metered().count(), 0);
+    // A rule that says something else is known to those who are there.
+    let text = text.replace("refuse_writes_above_memory = 0.5", "");
+    limits.reload(&Config::parse("weir.toml", &text).expect("a configuration"));
+    assert!(permit.is_outdated());
+    let permit = permit.become_who(&who(), 0).expect("it has a place");
+    assert_eq!(permit.terms().refuse_writes_above, Some(0.7));
+}
+
+#[test]
+fn who_is_over_a_rate_is_told_once_and_stands_among_those_who_were_refused() {
+    let text = "process.max_clients = 100
+        [route.main]
+        backend = \"h:1\"
+        [route.main.limits.each]
+        commands_rate = 10";
+    let config = Config::parse("weir.toml", text).expect("a configuration");
+    let limits = Limits::new(&config, 1);
+    let permit = limits.enter(0, &who(), 0).expect("room");
+    let group = permit.metered().next().expect("a rate");
+    for _ in 0..7 {
+        limits.count_over_rate(group, Metered::Commands, 0);
+        permit
+            .groups()
+            .iter()
+            .for_each(|group| group.count_commands_refused(1));
+    }
+    let notices = limits.watch(1_000_000);
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert_eq!(notices[0].setting, "limits.each.commands_rate");
+    assert_eq!((notices[0].max, notices[0].refuses), (10, "commands"));
+    limits.count_over_rate(group, Metered::Commands, 2_000_000);
+    assert_eq!(limits.watch(2_000_000), []);
+    assert_eq!(limits.watch(11_000_000), []);
+    let notices = limits.watch(13_000_000);
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert_eq!(notices[0].what, super::super::watch::What::Cleared);
+    assert_eq!(group.rule.over_rate(Metered::Commands), 8);
+    let top = limits.top(5);
+    assert_eq!((top.len(), top[0].commands_refused), (1, 7));
 }

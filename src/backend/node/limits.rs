@@ -85,9 +85,10 @@ impl Node {
         }
     }
 
-    /// Whether commands that may need memory are refused, since little is left.
-    pub fn refuses_growth(&self) -> bool {
-        self.refuses_growth.load(Relaxed)
+    /// The share of its `maxmemory` that was in use at the last look; 0 if it has none, or
+    /// does not tell.
+    pub fn memory_share(&self) -> f64 {
+        f64::from_bits(self.memory_share.load(Relaxed))
     }
 
     async fn look(self: &Arc<Self>) -> Result<(), OpenError> {
@@ -209,7 +210,7 @@ impl Node {
         condition.watch = Watch::default();
         let allowed = condition.budget(max);
         drop(condition);
-        self.refuses_growth.store(false, Relaxed);
+        self.memory_share.store(0, Relaxed);
         if was_narrow {
             self.ledger.set_max_connections(allowed);
         }
@@ -264,7 +265,7 @@ impl Node {
         let begins = refuses && watch.refusing.set();
         let ends = !refuses && watch.refusing.clear();
         drop(condition);
-        self.refuses_growth.store(refuses, Relaxed);
+        self.memory_share.store(share.to_bits(), Relaxed);
         let note = |kind| {
             let event = Event::new(kind, &**node).on(route);
             self.journal

@@ -77,6 +77,13 @@ section! {
         in_flight_max: u32 = Count::from_to(1, 1_000_000),
             default 1024, changes Live;
 
+        /// Bytes of one client's commands under way at once. Weir reads on from a client that
+        /// pipelines more when replies have come, so nothing is refused; one command may
+        /// be larger. So a client that pipelines large values takes little of the memory
+        /// that is there for all, and they do not queue in front of everybody's.
+        in_flight_bytes_max: u64 = Size::from_to(KIB, 1024 * GIB),
+            default "4MiB", changes Live;
+
         /// Bytes of a client's requests that are not parsed or not sent yet, when
         /// it may not go on for another reason. Then Weir stops reading
         /// from it and the kernel slows it down.

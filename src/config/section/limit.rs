@@ -2,7 +2,9 @@
 
 use crate::config::Network;
 use crate::config::definition::section;
-use crate::config::kind::{Choice, Count, Listen, ListenAddress, Networks, Patterns};
+use crate::config::kind::{
+    Choice, Count, GIB, Listen, ListenAddress, Networks, Patterns, Share, Size,
+};
 
 /// Which of the clients that a rule is about are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,6 +19,28 @@ pub enum Per {
     Certificate,
     /// All of them.
     Rule,
+}
+
+/// Who is served first, and refused last, when Redis has too much to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LimitPriority {
+    /// Before all others.
+    High,
+    /// As everybody of whom no rule says anything else.
+    Normal,
+    /// Behind all others.
+    Low,
+}
+
+/// Whether a rule's clients are answered as by a cache that misses while Redis is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LimitFailOpen {
+    /// As the route's others.
+    Route,
+    /// They are.
+    On,
+    /// They are not.
+    Off,
 }
 
 section! {
@@ -79,6 +103,53 @@ section! {
 
         /// How many of them may come at once after a quiet time. 0 means one second's worth.
         accept_burst: u32 = Count::from_to(0, 1_000_000),
+            default 0, changes Live;
+
+        /// Commands a second of each who is counted; more are refused with "-BUSY" before they
+        /// cost Redis anything. What Weir answers itself does not count, such as AUTH and
+        /// CLIENT. 0 means as many as come.
+        commands_rate: u32 = Count::from_to(0, 100_000_000),
+            default 0, changes Live;
+
+        /// How many of them may come at once after a quiet time. 0 means one second's worth.
+        commands_burst: u32 = Count::from_to(0, 100_000_000),
+            default 0, changes Live;
+
+        /// Bytes a second of each who is counted, of requests and replies together. Whoever
+        /// has used them up is refused with "-BUSY" until there are some again. 0 means as many as come.
+        bytes_rate: u64 = Size::from_to(0, 1024 * GIB),
+            default 0, changes Live;
+
+        /// How many of them may be used at once after a quiet time. 0 means one second's worth.
+        bytes_burst: u64 = Size::from_to(0, 1024 * GIB),
+            default 0, changes Live;
+
+        /// Who is served first when Redis has too much to do: commands of "high" go before
+        /// those of others and are refused last, those of "low" are refused first. Of
+        /// several rules the first counts that says something else than "normal". Operators are "high".
+        priority: LimitPriority = Choice(&[
+            ("high", LimitPriority::High),
+            ("normal", LimitPriority::Normal),
+            ("low", LimitPriority::Low),
+        ]),
+            default "normal", changes Live;
+
+        /// Whether these clients are answered as by a cache that misses while Redis can not be
+        /// used: "on" or "off" whatever `fail_open` of the route's `health` says, "route" as it says. Plain
+        /// writes are answered as its `fail_open_writes` says. Of several rules the first counts
+        /// that does not say "route".
+        fail_open: LimitFailOpen = Choice(&[
+            ("route", LimitFailOpen::Route),
+            ("on", LimitFailOpen::On),
+            ("off", LimitFailOpen::Off),
+        ]),
+            default "route", changes Live;
+
+        /// Above this share of Redis's `maxmemory`, commands of these clients that may need
+        /// more are refused with "-BUSY", in place of `refuse_writes_above_memory` of the
+        /// route's `health`: lower for those whose data can wait, 1 for those who may go on
+        /// until Redis is full. 0 means as the route. Of several rules the first counts that is not 0.
+        refuse_writes_above_memory: f64 = Share,
             default 0, changes Live;
     }
     with {

@@ -24,7 +24,7 @@ pub use backend_tls::BackendTls;
 pub use clients::Clients;
 pub use failover::{Failover, ReadFrom};
 pub use health::{FailOpenWrites, Health};
-pub use limit::{Limit, Per};
+pub use limit::{Limit, LimitFailOpen, LimitPriority, Per};
 pub use listener::{ClientCertificate, Listener, TlsVersion};
 pub use log::{Log, LogFormat};
 pub use overload::Overload;

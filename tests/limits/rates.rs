@@ -1,0 +1,199 @@
+//! Commands and bytes a second by rule.
+
+use crate::support::{RawClient, RedisServer, WeirProcess, encode, wait_until};
+use crate::{from, weir};
+
+const COMMANDS: &str = "-BUSY weir: more commands a second than a rule allows \
+                        (limits.greedy.commands_rate), command not executed\r\n";
+const BYTES: &str = "-BUSY weir: more bytes a second than a rule allows \
+                     (limits.greedy.bytes_rate), command not executed\r\n";
+
+/// Weir with a rule for clients that call themselves greedy; operators come from 127.9.
+fn with_rule(redis: &RedisServer, rule: &str) -> WeirProcess {
+    weir(
+        redis,
+        "workers = 2",
+        &format!(
+            "operator_networks = \"127.9.0.0/16\"
+             [route.main.limits.greedy]
+             client_names = \"greedy*\"
+             per = \"rule\"
+             {rule}"
+        ),
+    )
+}
+
+fn greedy(weir: &WeirProcess) -> RawClient {
+    let mut client = weir.client();
+    client.expect_command(&["CLIENT", "SETNAME", "greedy-1"], "+OK\r\n");
+    client
+}
+
+/// A client that has used up its bytes for the next quarter of an hour.
+fn indebted(redis: &RedisServer, weir: &WeirProcess) -> RawClient {
+    let megabyte = "x".repeat(1024 * 1024);
+    redis
+        .client()
+        .expect_command(&["SET", "big", &megabyte], "+OK\r\n");
+    let mut client = greedy(weir);
+    assert!(client.command(&["GET", "big"]).len() > megabyte.len());
+    client
+}
+
+/// So many were refused by now; a reply is written a moment before it is counted.
+fn wait_for_shed(weir: &WeirProcess, limit: &str, count: f64) {
+    let limit = format!("limit=\"{limit}\"");
+    wait_until("the refusals are counted", || {
+        weir.metric("weir_shed_total", &[&limit]) == count
+    });
+}
+
+#[test]
+fn who_asks_for_more_than_a_rule_allows_is_refused_in_turn_and_at_no_cost() {
+    let redis = RedisServer::start();
+    let mut weir = with_rule(&redis, "commands_rate = 1\ncommands_burst = 10");
+    let mut client = greedy(&weir);
+    let mut batch = encode(&["INCR", "n"]).repeat(12);
+    // What Weir answers itself is not counted.
+    batch.extend(encode(&["CLIENT", "GETNAME"]));
+    batch.extend(encode(&["PUBLISH", "c", "m"]));
+    client.send(batch);
+    for number in 1..=10 {
+        client.expect(format!(":{number}\r\n"));
+    }
+    client.expect([COMMANDS, COMMANDS, "$8\r\ngreedy-1\r\n", COMMANDS].concat());
+    // Others are not concerned, and nothing that was refused has run.
+    let mut other = weir.client();
+    for _ in 0..50 {
+        other.expect_command(&["GET", "n"], "$2\r\n10\r\n");
+    }
+    wait_for_shed(&weir, "limit_commands_rate", 3.0);
+    assert_eq!(weir.metric("weir_errors_total", &["cause=\"busy\""]), 3.0);
+    assert_eq!(weir.metric("weir_shedding", &[]), 0.0);
+    let of_rule = ["limit=\"greedy\"", "rate=\"commands_rate\""];
+    let of_rule = |name| weir.metric(name, &of_rule);
+    wait_until("by rule as well", || {
+        of_rule("weir_limit_commands_refused_total") == 3.0
+    });
+    assert_eq!(of_rule("weir_limit_used_total"), 10.0);
+    let whose = ["limit=\"address\"", "identity=\"127.0.0.1\""];
+    assert_eq!(
+        weir.metric("weir_identity_commands_refused_total", &whose),
+        3.0
+    );
+    let overview = weir.get("/overview/minutes.json").1;
+    assert!(overview.contains("\"commands_refused\":3"), "{overview}");
+    weir.wait_for_log("limits.greedy.commands_rate is reached: commands are refused");
+    // After a while there are some again.
+    wait_until("the rate goes on", || {
+        client.command(&["GET", "n"]) == b"$2\r\n10\r\n"
+    });
+}
+
+#[test]
+fn a_rate_is_one_for_all_workers() {
+    let redis = RedisServer::start();
+    let weir = with_rule(&redis, "commands_rate = 1\ncommands_burst = 100");
+    let mut clients: Vec<_> = (0..6).map(|_| greedy(&weir)).collect();
+    for client in &mut clients {
+        client.send(encode(&["INCR", "n"]).repeat(50));
+    }
+    let mut served = 0;
+    for client in &mut clients {
+        for _ in 0..50 {
+            let reply = client.read_reply();
+            match reply.first() {
+                Some(b':') => served += 1,
+                _ => assert_eq!(reply, COMMANDS.as_bytes(), "{}", reply.escape_ascii()),
+            }
+        }
+    }
+    // As many as may come at once, and one for each second that has passed since.
+    assert!((100..150).contains(&served), "{served}");
+    let counted = redis.command(&["GET", "n"]);
+    assert_eq!(counted, format!("$3\r\n{served}\r\n").into_bytes());
+}
+
+#[test]
+fn a_reply_that_costs_more_than_there_is_is_paid_for_before_the_next_command() {
+    let redis = RedisServer::start();
+    let weir = with_rule(&redis, "bytes_rate = \"1KiB\"");
+    let mut client = indebted(&redis, &weir);
+    client.send([encode(&["GET", "k"]), encode(&["SUBSCRIBE", "c"])].concat());
+    client.expect([BYTES, BYTES].concat());
+    client.expect_command(&["BLPOP", "list", "0"], BYTES);
+    client.expect_command(&["EVAL", "return 1", "0"], BYTES);
+    // A large request is read and refused, and the connection stays.
+    let large = "x".repeat(2 * 1024 * 1024);
+    client.expect_command(&["SET", "refused", &large], BYTES);
+    assert_eq!(redis.command(&["EXISTS", "refused"]), b":0\r\n");
+    wait_for_shed(&weir, "limit_bytes_rate", 5.0);
+    // Who is not greedy any more has no debt.
+    client.expect_command(&["CLIENT", "SETNAME", "modest"], "+OK\r\n");
+    client.expect_command(&["GET", "k"], "$-1\r\n");
+}
+
+/// In a transaction, whether Redis queues it or Weir.
+fn transactions(leases: &str) {
+    let redis = RedisServer::start();
+    let config = "[admin]\nlisten = \"{admin}\"\n[route.main]\nlisten = \"{listen}\"\n\
+                  [route.main.limits.greedy]\nclient_names = \"greedy*\"\nper = \"rule\"\n\
+                  bytes_rate = \"1KiB\"\n\
+                  [route.main.backend]\naddress = \"{backend}\"\n";
+    let weir = WeirProcess::with_config(&redis, &format!("{config}{leases}\n"));
+    let mut client = indebted(&redis, &weir);
+    // Complete: refused whole, with what comes behind it.
+    let block = [&["MULTI"][..], &["SET", "k", "v"], &["EXEC"]].map(encode);
+    client.send([block.concat(), encode(&["SET", "k", "v"])].concat());
+    client.expect(BYTES.repeat(4));
+    // Command by command: MULTI itself is not refused, or what comes behind it would run.
+    client.expect_command(&["MULTI"], "+OK\r\n");
+    client.expect_command(&["SET", "k", "v"], BYTES);
+    let reply = client.command(&["EXEC"]);
+    assert!(
+        reply.starts_with(b"-EXECABORT Transaction discarded because of previous errors"),
+        "{}",
+        reply.escape_ascii()
+    );
+    // It can be left.
+    client.expect_command(&["MULTI"], "+OK\r\n");
+    client.expect_command(&["DISCARD"], "+OK\r\n");
+    client.expect_command(&["GET", "k"], BYTES);
+    assert_eq!(redis.command(&["EXISTS", "k"]), b":0\r\n");
+}
+
+#[test]
+fn a_transaction_over_its_rate_fails_as_a_whole_on_a_connection_of_its_own() {
+    transactions("max_leases = 4");
+}
+
+#[test]
+fn a_transaction_over_its_rate_fails_as_a_whole_where_weir_queues_it() {
+    transactions("max_leases = 0");
+}
+
+#[test]
+fn rates_are_set_while_clients_are_there() {
+    let redis = RedisServer::start();
+    let weir = with_rule(&redis, "");
+    let mut client = greedy(&weir);
+    let mut operator = from(&weir, "127.9.0.1");
+    let mut set = |key: &str, value: &str| {
+        let key = format!("route.main.limits.greedy.{key}");
+        operator.expect_command(&["WEIR", "LIMITS", "SET", &key, value], "+OK\r\n");
+    };
+    client.expect_command(&["SET", "n", "0"], "+OK\r\n");
+    set("commands_burst", "3");
+    set("commands_rate", "1");
+    wait_until("the rate holds for who is there", || {
+        client.send(encode(&["GET", "n"]).repeat(20));
+        let replies: Vec<_> = (0..20).map(|_| client.read_reply()).collect();
+        replies.last().expect("20") == COMMANDS.as_bytes()
+    });
+    set("commands_rate", "0");
+    wait_until("it is lifted", || {
+        client.send(encode(&["GET", "n"]).repeat(20));
+        let replies: Vec<_> = (0..20).map(|_| client.read_reply()).collect();
+        replies.iter().all(|reply| reply == b"$1\r\n0\r\n")
+    });
+}
