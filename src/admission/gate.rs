@@ -298,6 +298,11 @@ impl Gate {
         (side.shedding && goes_first).then_some(2 * side.target)
     }
 
+    /// How many of a class and priority wait.
+    pub fn waiting_at(&self, work: Work, priority: Priority) -> usize {
+        self.sides[work as usize].waiting[priority as usize]
+    }
+
     /// How many may be in flight.
     pub fn limit(&self, work: Work) -> u32 {
         self.sides[work as usize].limit

@@ -4,8 +4,9 @@
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::failure::Busy;
+use super::line::every_line;
 use super::worker::State;
-use crate::admission::{Priority, Work};
+use crate::admission::Work;
 use crate::backend::{Entry, Io, Kind as ConnKind, Marks, Ticket};
 use crate::metrics::{Event, EventKind};
 
@@ -185,10 +186,4 @@ impl State {
             }
         }
     }
-}
-
-fn every_line() -> impl Iterator<Item = (Work, Priority)> {
-    Work::ALL
-        .into_iter()
-        .flat_map(|work| Priority::ALL.map(|priority| (work, priority)))
 }

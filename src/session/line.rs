@@ -78,6 +78,13 @@ impl Line {
     }
 }
 
+/// Every class and priority, those that are served first before the others.
+pub fn every_line() -> impl Iterator<Item = (Work, Priority)> {
+    Work::ALL
+        .into_iter()
+        .flat_map(|work| Priority::ALL.map(|priority| (work, priority)))
+}
+
 /// All lines of one lane.
 #[derive(Debug, Default)]
 pub struct Lines {
@@ -95,6 +102,11 @@ impl Lines {
     /// How many of a class wait.
     pub fn waiting(&self, work: Work) -> usize {
         self.lines[work as usize].iter().map(Line::len).sum()
+    }
+
+    /// How many of a class and priority wait.
+    pub fn waiting_at(&self, work: Work, priority: Priority) -> usize {
+        self.lines[work as usize][priority as usize].len()
     }
 
     /// Whether nobody waits.

@@ -3,6 +3,7 @@
 
 use super::client::NONE;
 use super::failure::{Busy, Failure};
+use super::line::every_line;
 use super::worker::State;
 use crate::admission::{Priority, Work};
 use crate::backend::{Entry, Held, Io, Marks};
@@ -18,14 +19,14 @@ impl State {
         };
         // Lanes take turns; whoever was served first goes to the end.
         let lined = std::mem::take(&mut node_gate.lined);
-        for work in Work::ALL {
+        for (work, priority) in every_line() {
             let mut sent = true;
             while sent {
                 sent = false;
                 for &lane in &lined {
                     let gate = &self.gates[index as usize].gate;
                     let room = gate.room(work);
-                    if room == 0 || gate.waiting(work) == 0 {
+                    if room == 0 || gate.waiting_at(work, priority) == 0 {
                         break;
                     }
                     let most = if lined.len() == 1 {
@@ -33,7 +34,7 @@ impl State {
                     } else {
                         room.min(QUANTUM)
                     };
-                    sent |= self.pump_lane(lane, work, most);
+                    sent |= self.pump_lane(lane, (work, priority), most);
                 }
             }
         }
@@ -52,15 +53,15 @@ impl State {
         node_gate.lined = lined;
     }
 
-    /// Sends up to `most` commands that wait in a lane; whether there were any.
-    fn pump_lane(&mut self, lane: u32, work: Work, most: u32) -> bool {
+    /// Sends up to `most` commands that wait in one of a lane's lines; whether there were any.
+    fn pump_lane(&mut self, lane: u32, (work, priority): (Work, Priority), most: u32) -> bool {
         let Some(place) = self.lanes.get(lane as usize) else {
             return false;
         };
         if place
             .lines
             .as_ref()
-            .is_none_or(|lines| lines.waiting(work) == 0)
+            .is_none_or(|lines| lines.waiting_at(work, priority) == 0)
         {
             return false;
         }
@@ -85,30 +86,27 @@ impl State {
             return false;
         };
         let now = self.clock.now();
-        let mut sent = 0;
-        for priority in Priority::ALL {
-            let line = lines.of(work, priority);
-            let mut in_block = false;
-            while sent < most || in_block {
-                let popped = line.pop(|entry, request| {
-                    self.send_waiting(conn, work, entry, request);
-                    entry
-                });
-                let Some(entry) = popped else { break };
-                let waited = now.saturating_sub(entry.at);
-                let node_gate = &mut self.gates[gate].gate;
-                node_gate.left(work, priority, Some(waited));
-                if !entry.marks.any(Marks::REFUSED) {
-                    node_gate.sent(work, 1);
-                    sent += 1;
-                    let route = self.gates[gate].route;
-                    self.fronts[route as usize]
-                        .metrics
-                        .queue_time
-                        .record(waited);
-                }
-                in_block = entry.marks.any(Marks::IN_BLOCK) && !entry.marks.any(Marks::EXEC);
+        let (mut sent, mut in_block) = (0, false);
+        let line = lines.of(work, priority);
+        while sent < most || in_block {
+            let popped = line.pop(|entry, request| {
+                self.send_waiting(conn, work, entry, request);
+                entry
+            });
+            let Some(entry) = popped else { break };
+            let waited = now.saturating_sub(entry.at);
+            let node_gate = &mut self.gates[gate].gate;
+            node_gate.left(work, priority, Some(waited));
+            if !entry.marks.any(Marks::REFUSED) {
+                node_gate.sent(work, 1);
+                sent += 1;
+                let route = self.gates[gate].route;
+                self.fronts[route as usize]
+                    .metrics
+                    .queue_time
+                    .record(waited);
             }
+            in_block = entry.marks.any(Marks::IN_BLOCK) && !entry.marks.any(Marks::EXEC);
         }
         self.lanes[lane as usize].lines = Some(lines);
         self.lines_changed(lane);

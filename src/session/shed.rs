@@ -122,33 +122,45 @@ impl State {
             let Some(keep) = gate.take_prune(work).filter(|keep| *keep < total) else {
                 continue;
             };
-            for lane in self.gates[index as usize].lined.clone() {
-                let Some(lines) = &self.lanes[lane as usize].lines else {
+            // The lowest go first, and each lane gives its part of them.
+            let mut too_many = total - keep;
+            for priority in Priority::ALL.into_iter().rev() {
+                let waiting = self.gates[index as usize].gate.waiting_at(work, priority);
+                let leave = too_many.min(waiting);
+                too_many -= leave;
+                if leave == 0 {
                     continue;
-                };
-                let waiting = lines.waiting(work);
-                self.give_up(lane, work, waiting - waiting * keep / total);
+                }
+                for lane in self.gates[index as usize].lined.clone() {
+                    let lines = self
+                        .lanes
+                        .get(lane as usize)
+                        .and_then(|it| it.lines.as_ref());
+                    let own = lines.map_or(0, |lines| lines.waiting_at(work, priority));
+                    let leave = own - own * (waiting - leave) / waiting;
+                    if leave > 0 {
+                        self.give_up(lane, (work, priority), leave);
+                    }
+                }
             }
         }
     }
 
-    /// Refuses so many of a lane's waiting commands, the oldest of the lowest priority first,
-    /// each with what its client had sent together with it.
-    fn give_up(&mut self, lane: u32, work: Work, mut count: usize) {
+    /// Refuses so many of the commands in one of a lane's lines, the oldest first, each with
+    /// what its client had sent together with it.
+    fn give_up(&mut self, lane: u32, (work, priority): (Work, Priority), mut count: usize) {
         let mut given_up: HashMap<(u32, u32), u64> = HashMap::new();
-        for priority in Priority::ALL.into_iter().rev() {
-            let leaves = |entry: &Entry| {
-                let name = (entry.to.slot, entry.to.generation);
-                let leaves = !entry.marks.any(Marks::REFUSED)
-                    && (count > 0 || given_up.get(&name) == Some(&entry.at));
-                if leaves {
-                    count = count.saturating_sub(1);
-                    given_up.insert(name, entry.at);
-                }
-                leaves
-            };
-            self.take_out(lane, work, priority, Busy::QueueTime, leaves);
-        }
+        let leaves = |entry: &Entry| {
+            let name = (entry.to.slot, entry.to.generation);
+            let leaves = !entry.marks.any(Marks::REFUSED)
+                && (count > 0 || given_up.get(&name) == Some(&entry.at));
+            if leaves {
+                count = count.saturating_sub(1);
+                given_up.insert(name, entry.at);
+            }
+            leaves
+        };
+        self.take_out(lane, work, priority, Busy::QueueTime, leaves);
     }
 
     /// Refuses those of a line that `leaves` says.

@@ -12,9 +12,10 @@ const SCRIPT: &str = "local t = redis.call('TIME') \
     local from = t[1] * 1000000 + t[2] repeat t = redis.call('TIME') \
     until t[1] * 1000000 + t[2] - from >= 2000 return 1";
 
-fn named(weir: &WeirProcess, name: &str) -> RawClient {
+/// A client logged in as a user, and so on another connection to Redis than other users are.
+fn user(weir: &WeirProcess, name: &str) -> RawClient {
     let mut client = weir.client();
-    client.expect_command(&["CLIENT", "SETNAME", name], "+OK\r\n");
+    client.expect_command(&["AUTH", name, "word"], "+OK\r\n");
     client
 }
 
@@ -29,17 +30,23 @@ fn is_served(client: &mut RawClient) -> bool {
 #[test]
 fn the_low_are_refused_first_and_the_high_are_served() {
     let redis = RedisServer::start();
+    for user in ["shop", "batch"] {
+        redis.client().expect_command(
+            &["ACL", "SETUSER", user, "on", ">word", "+@all", "~*"],
+            "+OK\r\n",
+        );
+    }
     let weir = weir_with(
         &redis,
         "slow_in_flight = 4\ntarget = \"20ms\"\ninterval = \"100ms\"",
-        "[route.main.limits.shop]\nclient_names = \"shop-*\"\npriority = \"high\"\n\
-         [route.main.limits.batch]\nclient_names = \"batch-*\"\npriority = \"low\"\n",
+        "[route.main.limits.shop]\nusers = \"shop\"\npriority = \"high\"\n\
+         [route.main.limits.batch]\nusers = \"batch\"\npriority = \"low\"\n",
     );
     let (served, refused) = (AtomicU64::new(0), AtomicU64::new(0));
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        for number in 0..60 {
-            let mut client = named(&weir, &format!("batch-{number}"));
+        for _ in 0..60 {
+            let mut client = user(&weir, "batch");
             let (served, refused, is_over) = (&served, &refused, &is_over);
             scope.spawn(move || {
                 while !is_over.load(Relaxed) {
@@ -52,8 +59,8 @@ fn the_low_are_refused_first_and_the_high_are_served() {
             });
         }
         let shops: Vec<_> = (0..2)
-            .map(|number| {
-                let mut client = named(&weir, &format!("shop-{number}"));
+            .map(|_| {
+                let mut client = user(&weir, "shop");
                 let refused = &refused;
                 scope.spawn(move || {
                     wait_until("it is too much", || refused.load(Relaxed) > 100);

@@ -66,7 +66,7 @@ const MANY: usize = 64;
 #[rustfmt::skip] // one subcommand, one line
 pub const ROWS: &[Row] = &[
     row(Sub::Check, "CHECK", "", (0, 0), "What a reload would change now, and what would keep it from being done.", false),
-    row(Sub::Clients, "CLIENTS", "[BY ADDRESS|USER|NAME] [ROUTE name] [LIMIT count]", (0, 6), "Clients added up by who they are, most first: connections, how many are new, idle time, memory, refusals.", false),
+    row(Sub::Clients, "CLIENTS", "[BY ADDRESS|USER|NAME] [ROUTE name] [LIMIT count]", (0, 6), "Clients added up by who they are, most first: connections, how many are new, idle time, memory, refused connections and commands.", false),
     row(Sub::Config, "CONFIG", "GET pattern | SET key value [key value ...]", (2, MANY), "Settings by their full names; SET holds until the next reload or restart. Passwords are hidden.", false),
     row(Sub::Doctor, "DOCTOR", "", (0, 0), "What is wrong, what shows it, and what to do, as `weir doctor` says it; nothing if all is well.", false),
     row(Sub::Drain, "DRAIN", "", (0, 0), "Take no more clients, let those that are busy finish, and end, as with SIGTERM.", true),
