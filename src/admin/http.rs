@@ -110,11 +110,15 @@ impl AdminServer {
     /// # Errors
     /// What the kernel says; `AddrInUse` when somebody listens there.
     pub fn bind(addr: SocketAddr, handlers: Handlers) -> io::Result<Self> {
-        let listener = listen_tcp(addr)?;
-        Ok(Self {
+        Ok(Self::over(listen_tcp(addr)?, handlers))
+    }
+
+    /// Over a listener that does not block.
+    pub fn over(listener: TcpListener, handlers: Handlers) -> Self {
+        Self {
             listener,
             handlers: Arc::new(handlers),
-        })
+        }
     }
 
     /// The address that was taken; tells the port where 0 was asked for.

@@ -20,7 +20,7 @@ mod top;
 mod topology_status;
 
 pub use console::{
-    Console, ROWS as CONSOLE_ROWS, Server as ConsoleServer, markdown as console_markdown,
+    Console, ROWS as CONSOLE_ROWS, Server as ConsoleServer, Upgrade, markdown as console_markdown,
 };
 pub use doors::expose_doors;
 pub use dump::{event_json, events_json, record_json, record_markdown, sample_json};

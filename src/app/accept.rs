@@ -4,16 +4,17 @@
 //! them to this thread's event loop.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::pace::Pace;
 use crate::config::{Clients, ListenAddress};
 use crate::metrics::{Event, EventKind};
-use crate::net::{self, Accepted, ListenOptions, TuneOptions};
+use crate::net::{self, Accepted, Inherited, ListenOptions, TuneOptions};
 use crate::session::{Door, Message, Newcomer, Proxy};
 
 /// How often it is looked whether a listener that fell behind has caught up.
@@ -22,19 +23,43 @@ const LOOK_BACK: Duration = Duration::from_secs(1);
 /// Clients accepted in one go before other tasks get a turn.
 const BATCH: usize = 64;
 
-/// One door of one route, open.
+/// One door of one route.
 #[derive(Debug)]
 pub struct Listener {
     socket: net::Listener,
     route: u16,
     door: u16,
+    /// It was opened by somebody else who keeps the file of a Unix socket.
+    pub keeps_file: bool,
+    was_passed: bool,
 }
 
-/// Listens at every door of every route.
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Whether clients are let in. The listeners stay, and with them those who wait in the
+/// kernel's queue, until it is closed for good.
+#[derive(Clone, Debug)]
+pub enum Gate {
+    /// They wait. Each acceptor says once that it has seen this.
+    Shut(mpsc::UnboundedSender<()>),
+    /// They are let in.
+    Open,
+    /// For good; whether somebody else listens at the same sockets.
+    Closed {
+        /// Their files stay then.
+        handed_over: bool,
+    },
+}
+
+/// Listens at every door of every route: where a socket was inherited, at that.
 ///
 /// # Errors
 /// The first address that cannot be listened on, by name.
-pub fn listen(proxy: &Proxy) -> io::Result<Vec<Listener>> {
+pub fn listen(proxy: &Proxy, inherited: &mut Inherited) -> io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for (route_index, route) in proxy.routes.iter().enumerate() {
         let settings = route.settings();
@@ -46,13 +71,20 @@ pub fn listen(proxy: &Proxy) -> io::Result<Vec<Listener>> {
                 unix_mode: door.config.unix_mode,
                 unix_owner: door.config.unix_owner.clone(),
             };
-            let socket = net::listen(address, &options).map_err(|error| {
+            let named = |error: io::Error| {
                 let name = &route.name;
-                io::Error::new(
-                    error.kind(),
-                    format!("route {name}: cannot listen on {address}: {error}"),
-                )
-            })?;
+                let text = format!("route {name}: cannot listen on {address}: {error}");
+                io::Error::new(error.kind(), text)
+            };
+            let passed = inherited.take(address).map_err(named)?;
+            let was_passed = passed.is_some();
+            let (socket, keeps_file) = match passed {
+                Some(passed) => {
+                    passed.0.set_backlog(options.backlog).map_err(named)?;
+                    passed
+                }
+                None => (net::listen(address, &options).map_err(named)?, false),
+            };
             if matches!(address, ListenAddress::Tcp(_)) {
                 net::tune(&socket, &options_of(&settings.clients))?;
             }
@@ -60,6 +92,8 @@ pub fn listen(proxy: &Proxy) -> io::Result<Vec<Listener>> {
                 socket,
                 route: route_index as u16,
                 door: index as u16,
+                keeps_file,
+                was_passed,
             });
         }
     }
@@ -101,17 +135,19 @@ impl Tuning {
     }
 }
 
-/// Accepts until told to stop. Runs on the first worker, so that with one worker no
+/// Accepts while the gate is open, until it is closed. Runs on the first worker, so that with one worker no
 /// other thread has to be woken for a client, and with several only for some.
-pub async fn accept(proxy: Arc<Proxy>, listener: Listener, mut stop: watch::Receiver<bool>) {
+pub async fn accept(proxy: Arc<Proxy>, listener: Listener, mut gate: watch::Receiver<Gate>) {
     let Listener {
         socket,
         route,
         door: door_index,
+        keeps_file,
+        was_passed,
     } = listener;
     // SAFETY: the listener owns its descriptor, which stays the same and open until
     // the `AsyncFd` that owns the listener is dropped.
-    let socket = match unsafe { AsyncFd::register(socket) } {
+    let mut socket = match unsafe { AsyncFd::register(socket) } {
         Ok(socket) => socket,
         Err(error) => return tracing::error!(?error, "cannot wait for clients"),
     };
@@ -128,9 +164,31 @@ pub async fn accept(proxy: Arc<Proxy>, listener: Listener, mut stop: watch::Rece
     };
     let now = || proxy.started.elapsed().as_micros() as u64;
     loop {
+        let state = gate.borrow_and_update().clone();
+        match state {
+            Gate::Open if was_passed && !keeps_file => socket.get_mut().own_file(),
+            Gate::Open => {}
+            Gate::Closed { handed_over } => {
+                if handed_over {
+                    socket.get_mut().leave_file();
+                }
+                return;
+            }
+            Gate::Shut(seen) => {
+                // Nobody waits for it where nothing was open before.
+                let _ = seen.send(());
+                if gate.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        }
         // Somebody is there before a place is taken: nobody holds one for nobody.
         let (mut ready, mut place) = tokio::select! {
-            _ = stop.changed() => return,
+            changed = gate.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
             () = tokio::time::sleep(LOOK_BACK), if pace.is_behind() => {
                 tell_pace(&proxy, route, pace.has_caught_up(now()).then_some(false));
                 continue;
@@ -221,4 +279,43 @@ fn hand_over(proxy: &Proxy, newcomer: Newcomer) {
     let worker = net::least_loaded(&proxy.loads());
     proxy.raise_load(worker);
     proxy.send(worker, Message::Client(newcomer));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::SockRef;
+    use std::net::{Ipv4Addr, TcpStream};
+    use std::time::Duration;
+
+    /// Who has connected before the change and was not accepted yet has the options too.
+    #[test]
+    fn socket_options_follow_the_settings() {
+        let any = ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into());
+        let listener = net::listen(&any, &ListenOptions::default()).unwrap();
+        let before = Clients::default();
+        net::tune(&listener, &options_of(&before)).unwrap();
+        let mut tuning = Tuning {
+            options: options_of(&before),
+            is_new: false,
+        };
+        let address = listener.local_addr().unwrap().unwrap();
+        let _early = TcpStream::connect(address).unwrap();
+        let after = Clients {
+            tcp_nodelay: false,
+            tcp_keepalive: Duration::ZERO,
+            ..Clients::default()
+        };
+        tuning.follow(&listener, &after);
+        let _late = TcpStream::connect(address).unwrap();
+        for _ in 0..2 {
+            let (client, _) = net::accept(&listener).unwrap();
+            tuning.complete(&client);
+            let Accepted::Tcp(client) = client else {
+                panic!("TCP")
+            };
+            let socket = SockRef::from(&client);
+            assert!(!socket.tcp_nodelay().unwrap() && !socket.keepalive().unwrap());
+        }
+    }
 }

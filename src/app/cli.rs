@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{fetch, logging, serve, top};
+use super::{fetch, logging, serve, top, upgrade};
 use crate::config::{Config, Flags, Mistakes, Reload, Source};
+use crate::net::Inherited;
 
 /// A configuration with mistakes, or a Weir that could not run.
 const EXIT_FAILED: u8 = 1;
@@ -36,7 +37,8 @@ Examples:
       Log more about one part of Weir.
 
 Metrics and health are on http://127.0.0.1:6390 (/metrics, /healthz, /readyz)
-unless --admin or the file says otherwise. Ctrl-C or SIGTERM stops Weir.";
+unless --admin or the file says otherwise. Ctrl-C or SIGTERM stops Weir, SIGHUP reads its
+file again, SIGUSR2 replaces it by a new process of its executable.";
 
 /// The connection-limiting proxy for Redis and Valkey.
 ///
@@ -160,7 +162,10 @@ pub fn main() -> ExitCode {
         Some(Command::Record { admin, format }) => record(admin, format),
         None => match configuration(run) {
             Ok((source, config)) => start(source, config),
-            Err(mistakes) => refuse(&mistakes),
+            Err(mistakes) => {
+                upgrade::complain(&mistakes.to_string());
+                refuse(&mistakes)
+            }
         },
     }
 }
@@ -185,10 +190,16 @@ fn configuration(run: Run) -> Result<(Source, Config), Mistakes> {
 }
 
 fn start(source: Source, config: Config) -> ExitCode {
-    let started = logging::start(&config.log);
-    match started.and_then(|set_filter| serve::run(source, config, set_filter)) {
+    // First of all, since nothing has opened a descriptor yet.
+    let inherited = Inherited::from_systemd();
+    let run = || {
+        let set_filter = logging::start(&config.log)?;
+        serve::run(source, config, set_filter, inherited?)
+    };
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            upgrade::complain(&error.to_string());
             eprintln!("weir: {error}");
             ExitCode::from(EXIT_FAILED)
         }

@@ -17,14 +17,17 @@ pub(super) enum State {
     Stopping,
     /// It is alive: to be said within the watchdog's time.
     Alive,
+    /// Another process is the one to supervise from now on.
+    MainIs(u32),
 }
 
 impl State {
-    fn line(self) -> &'static str {
+    fn line(self) -> String {
         match self {
-            State::Ready => "READY=1",
-            State::Stopping => "STOPPING=1",
-            State::Alive => "WATCHDOG=1",
+            State::Ready => "READY=1".to_owned(),
+            State::Stopping => "STOPPING=1".to_owned(),
+            State::Alive => "WATCHDOG=1".to_owned(),
+            State::MainIs(pid) => format!("MAINPID={pid}"),
         }
     }
 }
@@ -76,6 +79,7 @@ mod tests {
             (State::Ready, "READY=1"),
             (State::Alive, "WATCHDOG=1"),
             (State::Stopping, "STOPPING=1"),
+            (State::MainIs(77), "MAINPID=77"),
         ] {
             send(path.to_str().unwrap(), state).unwrap();
             let n = supervisor.recv(&mut buffer).unwrap();

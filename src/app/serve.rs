@@ -1,40 +1,45 @@
-//! Runs Weir: workers on threads of their own; the admin server and
-//! signals on the main thread.
+//! Starts Weir: workers on threads of their own; what operators need on the main thread,
+//! whose life is in [`super::life`].
 
-use std::cell::RefCell;
 use std::io;
-use std::rc::Rc;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
 
-use super::{accept, certificates, notify, reload};
-use crate::admin::{self, AdminServer, Console, ConsoleServer, Handlers, Keeper, SetFilter};
-use crate::config::{Config, Source};
-use crate::metrics::{Event, EventKind, Metrics};
-use crate::net;
-use crate::session::{Asked, Drain, Message, Proxy, QUESTIONS_MAX, Worker, mailbox};
+use super::accept::{self, Gate};
+use super::life::{self, Life, Operators, Sockets};
+use super::upgrade::{Executable, Successor};
+use crate::admin::{self, Handlers, Keeper, SetFilter};
+use crate::config::{Config, ListenAddress, Source};
+use crate::metrics::Metrics;
+use crate::net::{self, Inherited};
+use crate::session::{Message, Proxy, QUESTIONS_MAX, Worker, mailbox};
 
 /// Tasks polled between two looks at the sockets. Tokio's default of 61 would
 /// break a turn with a thousand ready clients into sixteen, and its batch too.
 const EVENT_INTERVAL: u32 = 1024;
 
-/// How often a drain looks whether everybody has left.
-const DRAIN_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
-
-/// How long the listeners may take to close; they have nothing to wait for.
-const DOORS_CLOSE: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// Serves until told to stop.
+/// Serves until told to stop. Listening sockets that were inherited are used where the
+/// settings name their addresses.
 ///
 /// # Errors
 /// What keeps it from starting: an address that cannot be listened on, too few
 /// descriptors.
-pub fn run(source: Source, config: Config, set_filter: SetFilter) -> io::Result<()> {
+pub fn run(
+    source: Source,
+    config: Config,
+    set_filter: SetFilter,
+    mut inherited: Inherited,
+) -> io::Result<()> {
+    let executable = Executable::of_this_process();
+    let mut successor = Successor::from_environment()?;
+    if let Some(successor) = &mut successor {
+        inherited = successor.inherited();
+    }
     let workers = config.process.workers;
     net::check_descriptors(net::needed(&config, workers)).map_err(io::Error::other)?;
     let names = config.routes.iter().map(|route| route.name.clone());
@@ -43,52 +48,81 @@ pub fn run(source: Source, config: Config, set_filter: SetFilter) -> io::Result<
         (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
     let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
     let proxy = Proxy::new(config, metrics, mailboxes, questions);
-    let listeners = accept::listen(&proxy)?;
-    let admin = match proxy.settings().admin.listen {
-        Some(address) => Some(
-            AdminServer::bind(address, handlers(&proxy)).map_err(|error| {
-                io::Error::new(
-                    error.kind(),
-                    format!("admin: cannot listen on {address}: {error}"),
-                )
-            })?,
-        ),
-        None => None,
+    if successor.is_some() {
+        for route in &proxy.routes {
+            route.deployment.borrow_places();
+        }
+    }
+    let listeners = accept::listen(&proxy, &mut inherited)?;
+    let settings = proxy.settings();
+    let admin = settings.admin.listen;
+    let admin = admin.map(|address| listen(address, "admin", &mut inherited));
+    let console = settings.admin.resp_listen;
+    let console = console.map(|address| listen(address, "admin.resp_listen", &mut inherited));
+    let (admin, console) = (admin.transpose()?, console.transpose()?);
+    for unused in inherited.rest() {
+        tracing::warn!(
+            socket = unused,
+            "an inherited socket is at no address of the settings: closed"
+        );
+    }
+    drop(inherited);
+    let doors = listeners.iter().map(|listener| {
+        let copy = listener.as_fd().try_clone_to_owned()?;
+        Ok((copy, listener.keeps_file))
+    });
+    let sockets = Sockets {
+        doors: doors.collect::<io::Result<_>>()?,
+        admin,
+        console,
     };
-    let console = match proxy.settings().admin.resp_listen {
-        Some(address) => Some(ConsoleServer::bind(address).map_err(|error| {
-            let text = format!("admin.resp_listen: cannot listen on {address}: {error}");
-            io::Error::new(error.kind(), text)
-        })?),
-        None => None,
-    };
-    let (full, closed) = watch::channel(false);
-    let mut doors = Some((listeners, closed));
+    // Who replaces another waits until that one has shut its doors.
+    let gate = watch::Sender::new(match successor {
+        Some(_) => Gate::Shut(mpsc::unbounded_channel().0),
+        None => Gate::Open,
+    });
+    let mut listeners = Some((listeners, gate.subscribe()));
     for (index, inbox) in inboxes.into_iter().enumerate() {
-        start_worker(index, proxy.clone(), inbox, doors.take())?;
+        start_worker(index, proxy.clone(), inbox, listeners.take())?;
     }
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())?;
     let operators = Operators {
-        admin,
-        console,
         asked,
         settings: Keeper::new(proxy.clone(), source, set_filter),
     };
-    runtime.block_on(supervise(proxy, full, operators))
+    runtime.block_on(life::live(Life {
+        proxy,
+        gate,
+        sockets,
+        executable,
+        successor,
+        operators,
+    }))
 }
 
-/// What serves operators, ready to be run.
-struct Operators {
-    admin: Option<AdminServer>,
-    console: Option<ConsoleServer>,
-    asked: mpsc::Receiver<Asked>,
-    settings: Keeper,
+/// Where operators come in: at a socket that was inherited, or a new one.
+fn listen(
+    address: SocketAddr,
+    setting: &str,
+    inherited: &mut Inherited,
+) -> io::Result<TcpListener> {
+    let named = |error: io::Error| {
+        let text = format!("{setting}: cannot listen on {address}: {error}");
+        io::Error::new(error.kind(), text)
+    };
+    match inherited
+        .take(&ListenAddress::Tcp(address))
+        .map_err(named)?
+    {
+        Some((listener, _)) => Ok(listener.as_fd().try_clone_to_owned()?.into()),
+        None => net::listen_tcp(address).map_err(named),
+    }
 }
 
-/// Where clients come in, and when no more do. The first worker has them.
-type Doors = (Vec<accept::Listener>, watch::Receiver<bool>);
+/// Where clients come in, and whether they do. The first worker has them.
+type Doors = (Vec<accept::Listener>, watch::Receiver<Gate>);
 
 fn start_worker(
     index: usize,
@@ -107,9 +141,9 @@ fn start_worker(
                 .expect("a runtime needs an epoll descriptor, which was counted");
             runtime.block_on(async move {
                 let worker = Worker::start(index, proxy.clone());
-                if let Some((listeners, closed)) = doors {
+                if let Some((listeners, gate)) = doors {
                     for listener in listeners {
-                        let accepting = accept::accept(proxy.clone(), listener, closed.clone());
+                        let accepting = accept::accept(proxy.clone(), listener, gate.clone());
                         tokio::task::spawn_local(accepting);
                     }
                 }
@@ -119,111 +153,8 @@ fn start_worker(
     Ok(())
 }
 
-async fn supervise(
-    proxy: Arc<Proxy>,
-    full: watch::Sender<bool>,
-    operators: Operators,
-) -> io::Result<()> {
-    let mut interrupted = signal(SignalKind::interrupt())?;
-    let mut terminated = signal(SignalKind::terminate())?;
-    let (stop, stopped) = watch::channel(false);
-    for (index, route) in proxy.routes.iter().enumerate() {
-        let workers = proxy.clone();
-        let tell = move || {
-            for worker in 0..workers.workers() {
-                let route = index as u16;
-                workers.send(worker, Message::Topology { route });
-            }
-        };
-        tokio::task::spawn_local(route.deployment.clone().run(tell));
-        let settings = route.settings();
-        for door in &route.doors {
-            tracing::info!(
-                route = %route.name, listen = %door.config.address,
-                tls = door.config.is_tls(),
-                backend = %settings.backend.first_address(),
-                max_connections = settings.backend.max_connections,
-                max_clients = proxy.limits.route_max(index as u16), "serving"
-            );
-        }
-    }
-    if let Some(admin) = operators.admin {
-        tracing::info!(admin = %admin.local_addr()?, "metrics and health");
-        tokio::task::spawn_local(admin.run(stopped.clone()));
-    }
-    for warning in &proxy.settings().warnings {
-        tracing::warn!("{warning}");
-    }
-    let settings = Rc::new(RefCell::new(operators.settings));
-    tokio::task::spawn_local(reload::on_hangup(settings.clone()));
-    tokio::task::spawn_local(reload::on_change(settings.clone(), proxy.clone()));
-    let (drain, mut drains) = mpsc::unbounded_channel();
-    let console = Console::new(proxy.clone(), settings, drain);
-    tokio::task::spawn_local(console.clone().run(operators.asked));
-    if let Some(server) = operators.console {
-        tracing::info!(console = %server.local_addr()?, "console");
-        tokio::task::spawn_local(server.run(console, stopped.clone()));
-    }
-    tokio::task::spawn_local(admin::record(proxy.clone(), stopped.clone()));
-    tokio::task::spawn_local(certificates::watch(proxy.clone(), stopped.clone()));
-    let started = Event::new(EventKind::Started, env!("CARGO_PKG_VERSION"));
-    proxy.journal.note(started.with("pid", std::process::id()));
-    notify::tell(notify::State::Ready);
-    if let Some(every) = notify::watchdog() {
-        tokio::task::spawn_local(keep_alive(every));
-    }
-    let by = tokio::select! {
-        _ = interrupted.recv() => "SIGINT".to_owned(),
-        _ = terminated.recv() => "SIGTERM".to_owned(),
-        Some(by) = drains.recv() => by,
-    };
-    tracing::info!(
-        by,
-        "stopping: no new clients; those that are busy may finish"
-    );
-    let event = Event::new(EventKind::Draining, by);
-    proxy
-        .journal
-        .note(event.with("clients", proxy.limits.taken()));
-    // Nobody listens any more if the first worker has ended.
-    let _ = full.send(true);
-    proxy.draining.set();
-    notify::tell(notify::State::Stopping);
-    let time = proxy.settings().process.drain_timeout;
-    let drain = Drain::new(proxy.started.elapsed(), proxy.limits.taken(), time);
-    for worker in 0..proxy.workers() {
-        proxy.send(worker, Message::Drain(drain));
-    }
-    let gone = async {
-        while proxy.limits.taken() > 0 {
-            sleep(DRAIN_LOOK).await;
-        }
-    };
-    let began = Instant::now();
-    tokio::select! {
-        left = timeout(time, gone) => if left.is_err() {
-            tracing::warn!(clients = proxy.limits.taken(), "drain timeout: leaving with clients");
-        },
-        _ = interrupted.recv() => tracing::warn!("interrupted again: leaving at once"),
-    }
-    // The files of Unix sockets go with the listeners, before the process does.
-    let _ = timeout(DOORS_CLOSE, full.closed()).await;
-    // A receiver is gone when the admin server was not started.
-    let _ = stop.send(true);
-    tracing::info!(took = ?began.elapsed(), "stopped");
-    Ok(())
-}
-
-/// Tells the watchdog that the main thread still turns.
-async fn keep_alive(every: std::time::Duration) {
-    let mut interval = tokio::time::interval(every);
-    loop {
-        interval.tick().await;
-        notify::tell(notify::State::Alive);
-    }
-}
-
-fn handlers(proxy: &Arc<Proxy>) -> Handlers {
+/// What the pages tell.
+pub(super) fn handlers(proxy: &Arc<Proxy>) -> Handlers {
     let (counters, ledgers, shown) = (proxy.clone(), proxy.clone(), proxy.clone());
     let (nodes, doors, patient) = (proxy.clone(), proxy.clone(), proxy.clone());
     let running = proxy.clone();

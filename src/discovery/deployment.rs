@@ -56,6 +56,8 @@ pub struct Deployment {
     /// TLS to the nodes, if it is spoken.
     pub tls: Option<Arc<NodeTls>>,
     next_id: AtomicU32,
+    /// Whose the connections to new nodes are, while one process replaces another.
+    pub(super) share: super::share::Share,
     /// Since when there is no primary that can be used, in microseconds since the
     /// process started; 0 if there is one.
     outage_since: AtomicU64,
@@ -106,6 +108,7 @@ impl Deployment {
                 covered: vec![Arc::default()],
             }),
             next_id: AtomicU32::new(1),
+            share: Default::default(),
             outage_since: AtomicU64::new(u64::from(!is_standalone)),
             doubted: Notify::new(),
             met: watch::Sender::new(false),
@@ -256,7 +259,11 @@ impl Deployment {
             tls: self.tls.clone(),
         };
         let credentials = self.credentials.clone();
-        Node::new(spec, &self.settings.load(), credentials)
+        let node = Node::new(spec, &self.settings.load(), credentials);
+        if self.share.withholds(address) {
+            node.ledger.set_cap(Some(0));
+        }
+        node
     }
 }
 

@@ -10,6 +10,7 @@ mod members;
 mod probe;
 mod resolve;
 mod sentinel;
+mod share;
 mod watch;
 
 pub use deployment::{Deployment, Snapshot};

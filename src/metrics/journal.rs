@@ -94,6 +94,12 @@ kinds! {
     /// The process takes no more clients and lets those that it has finish. The subject
     /// is what asked for it.
     Draining => "draining", Info, "draining began";
+    /// Another process is started to take this one's place. The subject is what asked for it.
+    Upgrading => "upgrading", Info, "upgrade began";
+    /// That process serves the clients that come from now on. The subject names it.
+    Upgraded => "upgraded", Info, "took over";
+    /// It does not, and this one goes on. The subject is what asked for it.
+    UpgradeFailed => "upgrade_failed", Warning, "upgrade failed";
     /// The process ends.
     Stopped => "stopped", Info, "Weir stopped";
     /// A node cannot be used. The subject is its address.

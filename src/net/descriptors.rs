@@ -25,7 +25,7 @@ pub const ADMIN_CONNECTIONS: u64 = 64;
 pub const CONSOLE_CONNECTIONS: u64 = 16;
 
 /// The admin server's connections, its listener, and one being refused.
-const ADMIN: u64 = ADMIN_CONNECTIONS + CONSOLE_CONNECTIONS + 4;
+const ADMIN: u64 = ADMIN_CONNECTIONS + CONSOLE_CONNECTIONS + 6;
 
 /// Standard streams, the main thread's runtime and signals, the log, secrets
 /// and certificates that are read, name lookups under way. Redis reserves as
@@ -36,7 +36,8 @@ const RESERVE: u64 = 32;
 /// once, every limit used to the full.
 pub fn needed(config: &Config, workers: usize) -> u64 {
     let of_routes = config.routes.iter().map(|route| {
-        let doors = route.doors().map(|door| 1 + handshakes(&door));
+        // A listener is there twice, so that it can be handed over.
+        let doors = route.doors().map(|door| 2 + handshakes(&door));
         let doors = doors.fold(0, u64::saturating_add);
         let (nodes, sentinels) = nodes(&route.backend);
         let budget = nodes.saturating_mul(route.backend.max_connections as u64);
@@ -141,17 +142,17 @@ mod tests {
         let config = Config::for_backend("127.0.0.1:6379");
         let route = &config.routes[0];
         let clients = config.process.max_clients as u64;
-        let of_route = (route.listen.len() + route.backend.max_connections) as u64;
+        let of_route = (2 * route.listen.len() + route.backend.max_connections) as u64;
         assert_eq!(
             needed(&config, 2),
-            clients + of_route + 1024 + 2 * 4 + 84 + 32
+            clients + of_route + 1024 + 2 * 4 + 86 + 32
         );
 
         let mut two = config;
         two.routes.extend_from_within(..);
         assert_eq!(
             needed(&two, 2),
-            clients + 2 * of_route + 1024 + 2 * 4 + 84 + 32
+            clients + 2 * of_route + 1024 + 2 * 4 + 86 + 32
         );
     }
 

@@ -69,6 +69,22 @@ impl Listener {
         }
     }
 
+    /// Changes how many connections the kernel keeps until they are accepted.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
+        self.socket.listen(backlog.min(i32::MAX as u32) as i32)
+    }
+
+    /// Takes the file of a Unix socket over, so that it goes with this: for a process that
+    /// was handed the socket and now is the one that serves it.
+    pub fn own_file(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.own();
+        }
+    }
+
     /// A listener that was opened elsewhere: by the process before, or by systemd. It is
     /// made not to block and not to be inherited; what else it is told it keeps.
     ///

@@ -15,7 +15,6 @@ use super::reply_size::ReplySize;
 use super::worker::{ClientTask, State, Worker};
 use crate::admission::Priority;
 use crate::backend::{Partition, Ticket};
-use crate::metrics::CloseReason;
 use crate::net;
 use crate::resp::Version;
 
@@ -83,7 +82,7 @@ impl State {
             }
             Message::Lobby { route, key, what } => self.take_lobby_message(route, key, what),
             Message::FromLobby { to, what } => self.take_from_lobby(to, what),
-            Message::Drain(drain) => self.draining = Some(drain),
+            Message::Drain(drain) => self.draining = drain,
         }
     }
 
@@ -202,9 +201,6 @@ impl State {
             if !self.ask_for_room(ticket, &no_place) {
                 self.count_refused(route, &no_place);
             }
-        }
-        if self.draining.is_some() {
-            self.close(ticket.slot, CloseReason::Shutdown);
         }
     }
 }

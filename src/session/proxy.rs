@@ -255,8 +255,8 @@ pub enum Message {
         /// What.
         what: FromLobby,
     },
-    /// Take no new clients and close those that are there, each in its turn.
-    Drain(Drain),
+    /// Close the clients that are there, each in its turn; `None` takes that back.
+    Drain(Option<Drain>),
 }
 
 impl Route {

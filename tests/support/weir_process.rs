@@ -177,6 +177,11 @@ impl WeirProcess {
         kib.trim().parse::<usize>().expect("a number") * 1024
     }
 
+    /// Whether the process that was started still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
     /// Sends a signal, such as `libc::SIGHUP`.
     pub fn signal(&mut self, signal: i32) {
         self.process.signal(signal);

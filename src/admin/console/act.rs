@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::show::{map, text};
-use super::{Answer, Console};
+use super::{Answer, Console, Upgrade};
 use crate::admission::pattern;
 use crate::command::ServerVersion;
 use crate::config::{Change, Override};
@@ -162,6 +164,21 @@ impl Console {
         match self.drain.send(by) {
             Ok(()) => Ok(Value::simple("OK")),
             Err(_) => Err("ERR Weir is draining already".to_owned()),
+        }
+    }
+}
+
+impl Console {
+    /// `UPGRADE`.
+    pub(super) async fn begin_upgrade(&self, caller: &Caller) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        let by = format!("WEIR UPGRADE from {}", caller.address);
+        let ending = || "ERR Weir is draining already".to_owned();
+        let sent = self.upgrade.send(Upgrade { by, answer });
+        sent.map_err(|_| ending())?;
+        match answered.await.map_err(|_| ending())? {
+            Ok(pid) => Ok(Value::simple(format!("OK process {pid} takes over"))),
+            Err(why) => Err(format!("ERR no upgrade: {why}")),
         }
     }
 }

@@ -17,7 +17,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 pub use server::Server;
 pub use table::{ROWS, Row, Sub, find, help, markdown};
@@ -33,6 +33,16 @@ pub struct Console {
     settings: Rc<RefCell<Keeper>>,
     /// Told who wants Weir to drain.
     drain: mpsc::UnboundedSender<String>,
+    upgrade: mpsc::UnboundedSender<Upgrade>,
+}
+
+/// An order to have another process take this one's place.
+#[derive(Debug)]
+pub struct Upgrade {
+    /// Who wants it.
+    pub by: String,
+    /// The new process's id, or why there is none; nobody may wait for it.
+    pub answer: oneshot::Sender<Result<u32, String>>,
 }
 
 /// An error's text without its `-`.
@@ -44,11 +54,13 @@ impl Console {
         proxy: Arc<Proxy>,
         settings: Rc<RefCell<Keeper>>,
         drain: mpsc::UnboundedSender<String>,
+        upgrade: mpsc::UnboundedSender<Upgrade>,
     ) -> Rc<Console> {
         Rc::new(Console {
             proxy,
             settings,
             drain,
+            upgrade,
         })
     }
 
@@ -117,6 +129,7 @@ impl Console {
             Sub::Pause => self.pause(&rest),
             Sub::Resume => self.resume(&rest),
             Sub::Drain => self.begin_drain(caller),
+            Sub::Upgrade => self.begin_upgrade(caller).await,
         }
     }
 

@@ -47,8 +47,12 @@ impl Server {
     /// # Errors
     /// What the kernel says; `AddrInUse` when somebody listens there.
     pub fn bind(address: SocketAddr) -> io::Result<Server> {
-        let listener = listen_tcp(address)?;
-        Ok(Server { listener })
+        listen_tcp(address).map(Server::over)
+    }
+
+    /// Over a listener that does not block.
+    pub fn over(listener: TcpListener) -> Server {
+        Server { listener }
     }
 
     /// The address that was taken; tells the port where 0 was asked for.
@@ -59,7 +63,8 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop` is true. Must be called on a local runtime.
+    /// Takes operators in until `stop` is true or its sender is gone, and serves those who
+    /// are in until they leave. Must be called on a local runtime.
     pub async fn run(self, console: Rc<Console>, mut stop: watch::Receiver<bool>) {
         let listener = match tokio::net::TcpListener::from_std(self.listener) {
             Ok(listener) => listener,
@@ -82,9 +87,12 @@ impl Server {
                     },
                 },
                 Some(_) = connections.join_next() => {}
-                _ = stop.changed() => return,
+                _ = stop.changed() => break,
             }
         }
+        // No more are let in.
+        drop(listener);
+        while connections.join_next().await.is_some() {}
     }
 }
 

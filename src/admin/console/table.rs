@@ -40,6 +40,8 @@ pub enum Sub {
     Shed,
     /// `SLOWLOG`
     Slowlog,
+    /// `UPGRADE`
+    Upgrade,
 }
 
 /// What is known of one subcommand.
@@ -83,6 +85,7 @@ pub const ROWS: &[Row] = &[
     row(Sub::Resume, "RESUME", "[ROUTE name]", (0, 2), "End a pause.", true),
     row(Sub::Shed, "SHED", "", (0, 0), "What was refused since the start, by route and reason.", false),
     row(Sub::Slowlog, "SLOWLOG", "[GET count | LEN | RESET]", (0, 2), "Commands that took longer than process.slow_log_threshold, newest first: how long, where, whose.", false),
+    row(Sub::Upgrade, "UPGRADE", "", (0, 0), "Start the executable anew and let it take over, without a refused or cut connection, as with SIGUSR2.", true),
 ];
 
 const fn row(

@@ -254,9 +254,29 @@ impl Book {
     }
 
     /// New limits. What is above them is asked to yield, never closed by force.
+    /// The cap stays.
     pub(super) fn set_limits(&mut self, limits: BudgetLimits, now: Time) {
-        self.limits = limits;
+        self.limits = BudgetLimits {
+            cap: self.limits.cap,
+            ..limits
+        };
         self.settle(now);
+    }
+
+    /// How many of the connections are this process's; `None` for all.
+    pub(super) fn set_cap(&mut self, cap: Option<usize>, now: Time) {
+        self.limits.cap = cap;
+        self.settle(now);
+    }
+
+    /// How many more slots there is a use for now, if only the cap is in the way.
+    pub(super) fn wants(&self, now: Time) -> usize {
+        let lines = Kind::ALL.into_iter().map(|kind| self.demands(kind));
+        let hints = self.hints.iter().flatten();
+        let hints = hints.filter(|hint| hint.until > now).count();
+        let room = self.limits.max_connections.max(1);
+        let room = room.saturating_sub(self.limits.cap.unwrap_or(room));
+        (lines.sum::<usize>() + hints).min(room)
     }
 
     /// The one way in which a slot stops being linked to.

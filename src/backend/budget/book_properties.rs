@@ -42,6 +42,7 @@ fn any_limits() -> impl Strategy<Value = BudgetLimits> {
                 max_blocking,
                 max_subscriptions,
                 queue_max,
+                cap: None,
             }
         },
     )

@@ -22,6 +22,9 @@ pub enum Kind {
     Probe,
     /// Copies bytes both ways for one client (`MONITOR`, `SYNC`).
     Tunnel,
+    /// Is another process's: this one is being replaced, and its successor may have a
+    /// connection instead of it.
+    Lent,
 }
 
 /// What can be done about connections of a kind when the budget is full.
@@ -33,11 +36,13 @@ pub enum Group {
     Held,
     /// Control, auth, probe: short commands, can be asked to yield.
     Service,
+    /// What the successor has: can be asked to yield, as a shared connection can.
+    Lent,
 }
 
 impl Kind {
     /// How many kinds there are.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
 
     /// Every kind, in the order of [`Kind::index`].
     pub const ALL: [Kind; Kind::COUNT] = [
@@ -49,6 +54,7 @@ impl Kind {
         Kind::Auth,
         Kind::Probe,
         Kind::Tunnel,
+        Kind::Lent,
     ];
 
     /// Its place in tables by kind.
@@ -67,6 +73,7 @@ impl Kind {
             Kind::Auth => "auth",
             Kind::Probe => "probe",
             Kind::Tunnel => "tunnel",
+            Kind::Lent => "lent",
         }
     }
 
@@ -76,6 +83,7 @@ impl Kind {
             Kind::Shared => Group::Shared,
             Kind::Lease | Kind::Blocking | Kind::Subscription | Kind::Tunnel => Group::Held,
             Kind::Control | Kind::Auth | Kind::Probe => Group::Service,
+            Kind::Lent => Group::Lent,
         }
     }
 }

@@ -140,6 +140,20 @@ impl Ledger {
         });
     }
 
+    /// How many of `max_connections` are this process's, while it shares them with the one
+    /// that it replaces or is replaced by; `None`: all. What is above it is asked to yield.
+    pub fn set_cap(self: &Arc<Self>, cap: Option<usize>) {
+        self.with_book(|book, now| book.set_cap(cap, now));
+    }
+
+    /// Slots that are taken, and how many more there would be a use for if the cap were
+    /// higher.
+    pub fn use_and_wants(&self) -> (usize, usize) {
+        let now = self.now();
+        let state = self.lock();
+        (state.book.counts.total(), state.book.wants(now))
+    }
+
     /// The numbers of this moment.
     pub fn snapshot(&self) -> LedgerSnapshot {
         let now = self.now();

@@ -18,6 +18,7 @@ fn limits(max_connections: usize) -> BudgetLimits {
         max_blocking: 100,
         max_subscriptions: 100,
         queue_max: 10_000,
+        cap: None,
     }
 }
 
@@ -331,4 +332,46 @@ async fn impatient_traffic(ledger: Arc<Ledger>) {
         drop(ledger.try_take(Kind::Tunnel));
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// Two ledgers of one budget: what one lends the other may use, and never both.
+#[tokio::test(start_paused = true)]
+async fn two_processes_share_one_budget() {
+    let (old, new) = (Ledger::new(limits(2), 1), Ledger::new(limits(2), 1));
+    new.set_cap(Some(0));
+    let SharedGrant::Wait(waits) = new.shared(&partition(0), 0) else {
+        panic!("there is no place");
+    };
+    assert_eq!(new.use_and_wants(), (0, 1));
+    let lent = old.take(Kind::Lent, soon()).await.unwrap();
+    lent.set_phase(Phase::Open);
+    assert!(old.try_take(Kind::Lent).is_none(), "one stays");
+    // Who was served first is asked first.
+    tokio::time::advance(Duration::from_millis(1)).await;
+    let SharedGrant::Own(mine) = old.shared(&partition(0), 0) else {
+        panic!("the other one");
+    };
+    mine.set_phase(Phase::Open);
+    new.set_cap(Some(1));
+    let SharedReady::Own(theirs) = waits.await else {
+        panic!("a place of its own");
+    };
+    // The old one needs a second, and asks for what it has lent.
+    let SharedGrant::Wait(second) = old.shared(&partition(1), 0) else {
+        panic!("the budget is used up");
+    };
+    lent.asked_to_yield().await;
+    new.set_cap(Some(0));
+    theirs.set_phase(Phase::Open);
+    theirs.asked_to_yield().await;
+    drop(theirs);
+    assert_eq!(new.use_and_wants().0, 0);
+    drop(lent);
+    let second = second.await;
+    assert_eq!(old.snapshot().of(Kind::Shared), 2);
+    // In the end all places are the new one's.
+    drop((mine, second));
+    old.set_cap(Some(0));
+    new.set_cap(None);
+    assert_eq!(new.limits().total_max(), 2);
 }

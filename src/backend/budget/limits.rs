@@ -20,6 +20,9 @@ pub struct BudgetLimits {
     pub max_subscriptions: usize,
     /// How many may stand in line for a slot, for each kind.
     pub queue_max: usize,
+    /// While two processes share `max_connections`, as one replaces the other: how many
+    /// of them are this one's. Not a setting; 0 is 0.
+    pub cap: Option<usize>,
 }
 
 impl BudgetLimits {
@@ -32,12 +35,14 @@ impl BudgetLimits {
             max_blocking: config.max_blocking,
             max_subscriptions: config.max_subscriptions,
             queue_max: config.lease_queue,
+            cap: None,
         }
     }
 
-    /// Connections in all, at least one.
+    /// Connections in all: at least one, but for a process that shares them with another.
     pub fn total_max(&self) -> usize {
-        self.max_connections.max(1)
+        let all = self.max_connections.max(1);
+        self.cap.map_or(all, |cap| all.min(cap))
     }
 
     /// How many slots may be held at once. Held slots cannot be called back, so from
@@ -45,7 +50,7 @@ impl BudgetLimits {
     /// on the slot that is kept for service is not held either.
     pub fn held_max(&self) -> usize {
         match self.total_max() {
-            1 => 1,
+            max @ (0 | 1) => max,
             max @ (2 | 3) => max - 1,
             max => max - 2,
         }
@@ -69,14 +74,14 @@ impl BudgetLimits {
     /// turns: half of them, since WATCH or a blocked client deserves to make
     /// progress too, but at least one, or a budget of one would never serve them.
     pub fn held_floor(&self) -> usize {
-        (self.total_max() / 2).clamp(1, self.held_max())
+        (self.total_max() / 2).clamp(1, self.held_max().max(1))
     }
 
     /// How many slots shared and held connections may have together: from four
     /// connections on, one is kept for service.
     pub fn data_max(&self) -> usize {
         match self.total_max() {
-            max @ 1..=3 => max,
+            max @ 0..=3 => max,
             max => max - 1,
         }
     }
@@ -86,7 +91,7 @@ impl BudgetLimits {
     /// waits for its answer does not hold up a login.
     pub fn service_max(&self) -> usize {
         match self.total_max() {
-            1 | 2 => 1,
+            0..=2 => 1,
             max => (max / 4).max(2),
         }
     }
@@ -227,7 +232,7 @@ impl Counts {
                 limits.max_subscriptions,
                 Limit::Subscriptions,
             ),
-            Kind::Control | Kind::Auth | Kind::Probe => return Ok(()),
+            Kind::Control | Kind::Auth | Kind::Probe | Kind::Lent => return Ok(()),
         };
         if used >= max {
             Err(limit)
@@ -245,6 +250,8 @@ impl Counts {
             Group::Shared => data < limits.data_max(),
             Group::Held => held < limits.held_max() && data < limits.data_max(),
             Group::Service => service < limits.service_max(),
+            // The one that lends keeps one, or its own clients could not finish.
+            Group::Lent => self.of(Kind::Lent) < limits.total_max().saturating_sub(1).max(1),
         };
         if room { Ok(()) } else { Err(Limit::Reserve) }
     }
@@ -254,7 +261,8 @@ impl BudgetLimits {
     /// The number behind a limit, for the error that names it.
     pub(super) fn value(&self, limit: Limit) -> usize {
         match limit {
-            Limit::Connections | Limit::Reserve => self.total_max(),
+            // A cap of 0 is no reason not to wait: it is raised soon.
+            Limit::Connections | Limit::Reserve => self.total_max().max(1),
             Limit::Shared => self.max_shared.max(1),
             Limit::Leases => self.max_leases,
             Limit::Blocking => self.max_blocking,
@@ -275,6 +283,7 @@ mod tests {
             max_blocking: 1000,
             max_subscriptions: 1000,
             queue_max: 10,
+            cap: None,
         }
     }
 
@@ -349,6 +358,35 @@ mod tests {
             }
             assert_eq!(counts.of(Kind::Blocking), places, "as the ledger counts");
         }
+    }
+
+    #[test]
+    fn a_cap_of_nothing_admits_nobody() {
+        let limits = BudgetLimits {
+            cap: Some(0),
+            ..limits(8)
+        };
+        let counts = Counts::default();
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Lent) {
+            assert_eq!(
+                counts.admit(kind, &limits),
+                Err(Limit::Connections),
+                "{kind:?}"
+            );
+        }
+        assert_eq!((limits.held_max(), limits.held_floor()), (0, 1));
+        assert_eq!(limits.value(Limit::Connections), 1, "worth waiting for");
+    }
+
+    #[test]
+    fn what_is_lent_leaves_one() {
+        let limits = limits(3);
+        let mut counts = Counts::default();
+        while counts.admit(Kind::Lent, &limits).is_ok() {
+            counts.add(Kind::Lent);
+        }
+        assert_eq!(counts.of(Kind::Lent), 2);
+        assert_eq!(counts.admit(Kind::Shared, &limits), Ok(()));
     }
 
     #[test]

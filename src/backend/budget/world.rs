@@ -33,6 +33,7 @@ pub(super) fn limits(max_connections: usize) -> BudgetLimits {
         max_blocking: 100,
         max_subscriptions: 100,
         queue_max: 1000,
+        cap: None,
     }
 }
 

@@ -60,6 +60,10 @@ impl SocketFile {
         self.is_left = true;
     }
 
+    pub(super) fn own(&mut self) {
+        self.is_left = false;
+    }
+
     pub(super) fn set_permissions(
         &self,
         mode: Option<u32>,
