@@ -16,6 +16,9 @@ THINK = 0.025
 # Who gets no answer for so long goes away.
 PATIENCE = 15
 
+# What a primary answered before it went is there by then.
+STILL_COMES = 0.05
+
 # What was asked and answered: when, whether it wrote, "good" or the error, and an increment's value.
 Event = collections.namedtuple("Event", "began ended writes outcome value")
 
@@ -120,10 +123,10 @@ def is_unknown(event):
 
 class Account:
     """What one client's increments of one round come to. `known` is the counter's value before the
-    round; `kept` what the promoted replica had when it was promoted (None: everything); `final`
-    what the primary has after the round."""
+    round; `kept` what the promoted replica had when it was promoted (None: everything), after the
+    old primary went at `gone_at`; `final` what the primary has after the round."""
 
-    def __init__(self, events, known, kept, promoted_at, final):
+    def __init__(self, events, known, kept, gone_at, promoted_at, final):
         self.doubled = 0
         self.lost_by_redis = 0
         self.lost = 0
@@ -135,8 +138,8 @@ class Account:
             if event.value is None:
                 unknown += is_unknown(event)
                 continue
-            if not has_moved and event.ended >= promoted_at and event.value <= kept + 1 + unknown:
-                # The first that the new primary has answered.
+            if not has_moved and event.ended >= gone_at + STILL_COMES:
+                # The first that the new primary has answered: the old one is gone.
                 has_moved = True
                 last, unknown = self.move(last, unknown, events)
             self.step(last, unknown, event.value)

@@ -249,7 +249,7 @@ class Sentinels:
             config.write_text(
                 f"port {port}\nbind 127.0.0.1\nprotected-mode no\ndir {self.directory.name}\n"
                 f"sentinel monitor main 127.0.0.1 {nodes[0].front} 2\n"
-                "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 5000\n"
+                "sentinel down-after-milliseconds main 3000\nsentinel failover-timeout main 5000\n"
                 "sentinel parallel-syncs main 4\n")
             self.processes.append(subprocess.Popen(["redis-server", str(config), "--sentinel"], **QUIET))
         wait_for(lambda: self.are_ready(len(nodes) - 1), "the sentinels know everybody")

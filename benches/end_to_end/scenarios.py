@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 
+from failover import failover
 from products import TARGET, redis
 from sick import arrivals, leak, sigstop, slowreaders
 
@@ -305,7 +306,7 @@ def counted_calls(pid):
 
 
 SCENARIOS = {scenario.__name__: scenario for scenario in [cpu, many, values, idle, latency, storm, overload, arrivals, leak,
-                                                          sigstop, slowreaders, pubsub, blocked, syscalls]}
+                                                          sigstop, failover, slowreaders, pubsub, blocked, syscalls]}
 
 
 @contextlib.contextmanager

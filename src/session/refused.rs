@@ -98,7 +98,7 @@ impl State {
         };
         let route = session.route;
         let front = &self.fronts[route as usize];
-        let patience = front.config.failover.hold.as_micros() as u64;
+        let hold_until = front.route.deployment.hold_until();
         let Some(stash) = self.stashes.get(&(ticket.slot, ticket.generation)) else {
             return;
         };
@@ -111,8 +111,9 @@ impl State {
         let may_go = stash.answered.iter().all(|it| {
             let is_harmless = is_about_node(&it.reply) || it.entry.marks.any(Marks::SAFE);
             let is_in_time = match was_primary {
-                // For as long as a primary is waited for.
-                true => now.saturating_sub(it.entry.at) <= patience,
+                // For as long as a primary is waited for, however long the node has kept
+                // what it refuses: `FAILOVER` makes it hold writes first.
+                true => hold_until.is_none_or(|until| now < until),
                 false => !it.entry.marks.any(Marks::RETRIED),
             };
             is_harmless && is_in_time

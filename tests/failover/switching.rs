@@ -120,3 +120,29 @@ fn a_failover_command_under_pipelines_fails_no_command() {
         }
     });
 }
+
+/// Redis holds writes until its replica has everything: that may take longer than Weir would
+/// wait for a primary.
+#[test]
+fn a_failover_command_that_takes_longer_than_the_hold_fails_no_command() {
+    let mut replicas = Replicas::start(2);
+    // Nor is a connection given up on which Redis holds a write.
+    let more = "[route.main.timeouts]\nstall = \"60s\"\nrequest = \"60s\"\n";
+    let weir = weir_before(&replicas, more);
+    let mut client = weir.client();
+    client.expect_command(&["INCR", "n"], ":1\r\n");
+    wait_for_state(&weir, &replicas.nodes[1], &["standing=\"follower\""]);
+    replicas.nodes[1].stop();
+    client.expect_command(&["INCR", "n"], ":2\r\n");
+    replicas.nodes[0]
+        .client()
+        .expect_command(&["FAILOVER"], "+OK\r\n");
+    let both = [encode(&["INCR", "n"]), encode(&["GET", "n"])].concat();
+    client.send(both);
+    // The hold is 2 s.
+    std::thread::sleep(std::time::Duration::from_millis(2300));
+    replicas.nodes[1].cont();
+    client.expect(":3\r\n$1\r\n3\r\n");
+    wait_for_state(&weir, &replicas.nodes[1], &["standing=\"primary\""]);
+    assert_eq!(replicas.nodes[1].command(&["GET", "n"]), b"$1\r\n3\r\n");
+}
