@@ -1,7 +1,10 @@
 //! The nodes behind one route, as the whole process knows them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
@@ -150,7 +153,8 @@ impl Deployment {
     /// Since when there is no primary that can be used, in microseconds since the process
     /// started. Always `None` for a single node: that it is away is seen by dialling it.
     pub fn outage(&self) -> Option<u64> {
-        match self.outage_since.load(Relaxed) {
+        // Who sees its end sees who is the primary.
+        match self.outage_since.load(Acquire) {
             0 => None,
             since => Some(since),
         }
@@ -235,13 +239,19 @@ impl Deployment {
     /// news.
     pub(super) fn end_outage(&self, asked_at: Instant) -> bool {
         let since = self.outage_since.load(Relaxed);
-        let is_newer = since != 0 && self.micros(asked_at) > since;
         // A doubt that has come meanwhile stands.
         let exchange = || {
             self.outage_since
-                .compare_exchange(since, 0, Relaxed, Relaxed)
+                .compare_exchange(since, 0, Release, Relaxed)
         };
-        is_newer && exchange().is_ok()
+        self.would_end_outage(asked_at) && exchange().is_ok()
+    }
+
+    /// Whether there was no primary until a node said that it is one, when it was asked at
+    /// this moment.
+    pub(super) fn would_end_outage(&self, asked_at: Instant) -> bool {
+        let since = self.outage_since.load(Relaxed);
+        since != 0 && self.micros(asked_at) > since
     }
 
     pub(super) fn publish(&self, snapshot: Snapshot) {

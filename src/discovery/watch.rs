@@ -422,12 +422,12 @@ impl Watch {
             let is_up = self.members[primary].health == Health::Up && !node.is_sick();
             is_up && place == Some(primary)
         });
-        let mut news = false;
+        let news;
+        let mut answered_at = None;
         if is_writable {
             let primary = &self.members[verdict.primary.expect("it can be used")];
-            if self.deployment.end_outage(primary.asked_at) {
-                news = true;
-            }
+            answered_at = Some(primary.asked_at);
+            news = self.deployment.would_end_outage(primary.asked_at);
             if std::mem::take(&mut self.is_out) {
                 self.note(EventKind::PrimaryBack, place.unwrap_or(0), "");
             }
@@ -439,7 +439,14 @@ impl Watch {
             self.note(EventKind::NoPrimary, place.unwrap_or(0), &why);
         }
         self.judge();
-        self.publish(place.unwrap_or(0), is_writable, news);
+        let has_changed = self.publish(place.unwrap_or(0), is_writable, news);
+        // Not before the new primary is known: what waits would go to the old one.
+        if let Some(asked_at) = answered_at {
+            self.deployment.end_outage(asked_at);
+        }
+        if has_changed {
+            (self.tell)();
+        }
         self.set_pace();
         let asked = |it: &Watched| it.health != Health::Unknown;
         if is_writable || self.members.iter().all(asked) {
@@ -509,7 +516,8 @@ impl Watch {
         }
     }
 
-    fn publish(&mut self, primary: usize, is_writable: bool, news: bool) {
+    /// Whether there was something to publish.
+    fn publish(&mut self, primary: usize, is_writable: bool, news: bool) -> bool {
         let ramp = self.deployment.settings().failover.ramp;
         let current = self.deployment.snapshot();
         let topology = Topology {
@@ -519,7 +527,7 @@ impl Watch {
             is_writable,
         };
         if !news && is_same(&topology, &current.topology) {
-            return;
+            return false;
         }
         self.alarm(&topology, &current.topology);
         let nodes = self.members.iter().map(|it| it.node.clone()).collect();
@@ -533,7 +541,7 @@ impl Watch {
             nodes,
             covered,
         });
-        (self.tell)();
+        true
     }
 
     /// Says aloud which nodes get nothing because of whose they are.

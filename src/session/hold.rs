@@ -37,6 +37,8 @@ impl State {
             return Wait::No;
         }
         match deployment.hold_until() {
+            // Another is the primary already, and this worker is about to hear of it.
+            None if deployment.primary().id != front.node.id => Wait::Parked,
             None => Wait::No,
             Some(until) if now < until => Wait::Parked,
             Some(_) => Wait::Over,
@@ -182,9 +184,14 @@ impl State {
             if !front.is_holding {
                 continue;
             }
-            match front.route.deployment.hold_until() {
+            let deployment = &front.route.deployment;
+            match deployment.hold_until() {
                 Some(until) if now < until => {}
                 Some(_) => self.fail_held(route as u16),
+                // Released to the old one, what waits would be refused.
+                None if deployment.primary().id != front.node.id => {
+                    self.take_topology(route as u16);
+                }
                 None => self.release_held(route as u16),
             }
         }
