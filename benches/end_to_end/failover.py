@@ -351,7 +351,12 @@ def measure(product, kind, rounds, weir, directory, settings="", say=lambda text
             known = [number * account.RANGE for number in range(1, WRITERS + BOTH + 1)]
             try:
                 for number in range(rounds):
-                    figures, known = run_round(deployment, load, known)
+                    try:
+                        figures, known = run_round(deployment, load, known)
+                    except (RuntimeError, OSError) as error:
+                        # The nodes or their sentinels have not done what a round is about.
+                        say(f"{product}, {kind}: ends after {number} rounds: {error}")
+                        break
                     say(f"{product}, {kind}, round {number + 1} of {rounds}: {json.dumps(figures)}")
                     results.append(figures)
             finally:
