@@ -118,6 +118,7 @@ fn identities_json(proxy: &Proxy) -> Vec<Value> {
             "idle_oldest": who.idle.map(|idle| seconds(idle.oldest)),
             "admitted": who.admitted,
             "refused": who.refused,
+            "shed": who.commands_refused,
         })
     })
     .collect()
