@@ -170,24 +170,14 @@ def overload_figures(result, capacity):
         "capacity": capacity,
         "goodput_percent": 100 * sum(by_second) / max(1, len(by_second)) / capacity,
         "goodput_worst_percent": 100 * min(by_second, default=0) / capacity,
-        "served_p99_ms": worst_percentile(during, "served"),
-        "refused_p99_ms": worst_percentile(during, "refused"),
+        "served_p99_ms": (result["phases"][1]["served"]["p99_us"] or 0) / 1000,
+        "refused_p99_ms": (result["phases"][1]["refused"]["p99_us"] or 0) / 1000,
         "recovery_s": recovery(buckets, last, width),
         "lost": result["lost"]["count"],
         "timeline": [{"at": index * width, "served": bucket["served"]["count"] / width / capacity,
                       "refused": bucket["refused"]["count"] / width / capacity,
                       "p99_ms": (bucket["served"]["p99_us"] or 0) / 1000} for index, bucket in enumerate(buckets)],
     }
-
-
-def worst_percentile(buckets, kind):
-    """The 99th percentile of the time of all, from the buckets' own, in milliseconds: the one that
-    a hundredth of the commands were in buckets above."""
-    known = sorted((bucket[kind]["p99_us"], bucket[kind]["count"]) for bucket in buckets if bucket[kind]["count"])
-    allowed = sum(count for _, count in known) / 100
-    while known and known[-1][1] <= allowed:
-        allowed -= known.pop()[1]
-    return known[-1][0] / 1000 if known else 0
 
 
 def recovery(buckets, end, width):

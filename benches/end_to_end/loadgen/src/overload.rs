@@ -173,10 +173,11 @@ pub fn run(arguments: &Arguments) -> io::Result<Value> {
             break;
         }
     }
-    Ok(summary(run))
+    Ok(summary(run, &arguments.phase))
 }
 
-fn summary(run: Run) -> Value {
+fn summary(run: Run, phases: &[Phase]) -> Value {
+    let phases = by_phase(&run.buckets, phases);
     let buckets: Vec<Value> = run
         .buckets
         .into_iter()
@@ -191,11 +192,30 @@ fn summary(run: Run) -> Value {
     json!({
         "bucket_seconds": BUCKET.as_secs_f64(),
         "buckets": buckets,
+        "phases": phases,
         "served": run.served,
         "refused": run.refused,
         "refusal": run.refusal,
         "lost": run.faults.summary(),
     })
+}
+
+/// What was answered in each phase.
+fn by_phase(buckets: &[Bucket], phases: &[Phase]) -> Vec<Value> {
+    let mut buckets = buckets.iter().enumerate().peekable();
+    let mut end = 0.0;
+    let mut all = Vec::new();
+    for phase in phases {
+        end += phase.seconds;
+        let (mut served, mut refused) = (Latencies::default(), Latencies::default());
+        let of_phase = |(index, _): &(usize, &Bucket)| *index as f64 * BUCKET.as_secs_f64() < end;
+        while let Some((_, bucket)) = buckets.next_if(of_phase) {
+            served.add_all(&bucket.served);
+            refused.add_all(&bucket.refused);
+        }
+        all.push(json!({ "served": served.summary(), "refused": refused.summary() }));
+    }
+    all
 }
 
 /// When each request is due, from the beginning.

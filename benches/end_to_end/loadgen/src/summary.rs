@@ -17,6 +17,10 @@ impl Latencies {
             .push(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
     }
 
+    pub fn add_all(&mut self, others: &Latencies) {
+        self.nanoseconds.extend_from_slice(&others.nanoseconds);
+    }
+
     pub fn count(&self) -> usize {
         self.nanoseconds.len()
     }
