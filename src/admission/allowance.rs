@@ -35,6 +35,10 @@ impl Rate {
         self.per_second > 0.0
     }
 
+    fn shape(&self) -> u64 {
+        self.per_second.to_bits() ^ self.burst.to_bits().rotate_left(32)
+    }
+
     fn nanos(&self, tokens: f64) -> f64 {
         tokens * 1e9 / self.per_second
     }
@@ -46,6 +50,8 @@ impl Rate {
 pub struct Allowance {
     /// In nanoseconds.
     used_until: AtomicU64,
+    /// Tells the rate that this was used up at from others.
+    shape: AtomicU64,
 }
 
 impl Allowance {
@@ -53,6 +59,12 @@ impl Allowance {
     pub fn take(&self, wanted: u64, rate: Rate, now: u64) -> u64 {
         let now = now.saturating_mul(1000);
         let ahead_max = rate.nanos(rate.burst);
+        let shape = rate.shape();
+        if self.shape.swap(shape, Relaxed) != shape {
+            // So many tokens were as many seconds at another rate.
+            let latest = now.saturating_add(ahead_max as u64);
+            self.used_until.fetch_min(latest, Relaxed);
+        }
         let mut taken = 0;
         let _ = self.used_until.fetch_update(Relaxed, Relaxed, |until| {
             let until = until.max(now);
@@ -63,6 +75,22 @@ impl Allowance {
             (taken > 0).then(|| until + (rate.nanos(taken as f64) as u64).max(1))
         });
         taken
+    }
+
+    /// Takes back what a purse has not spent, or is paid what it owes: what comes next then
+    /// comes later. `now` is in microseconds.
+    fn settle(&self, tokens: i64, rate: Rate, now: u64) {
+        if tokens == 0 || !rate.is_limit() {
+            return;
+        }
+        let now = now.saturating_mul(1000);
+        let nanos = rate.nanos(tokens.unsigned_abs() as f64) as u64;
+        let _ = self.used_until.fetch_update(Relaxed, Relaxed, |until| {
+            Some(match tokens > 0 {
+                true => until.saturating_sub(nanos),
+                false => until.max(now).saturating_add(nanos),
+            })
+        });
     }
 }
 
@@ -93,6 +121,11 @@ impl Purse {
         let taken = from.take(part + self.tokens.unsigned_abs(), rate, now);
         self.tokens += taken as i64;
         (self.tokens > 0, taken)
+    }
+
+    /// Nobody spends from it any more: the allowance has the rest, or the debt.
+    pub fn close(self, to: &Allowance, rate: Rate, now: u64) {
+        to.settle(self.tokens, rate, now);
     }
 
     /// Spends so many, whether they are there or not.
@@ -174,6 +207,41 @@ mod tests {
         assert!(!purse.has_some(&from, || rate, SECOND).0);
         assert!(purse.has_some(&from, || Rate::of(0, 0), SECOND).0);
         assert!(purse.has_some(&from, || rate, 2 * SECOND).0);
+    }
+
+    #[test]
+    fn a_purse_that_is_closed_gives_back_what_is_left_and_passes_on_its_debt() {
+        let (from, rate) = (Allowance::default(), Rate::of(1_000, 1_000));
+        // One command for each of many short visits.
+        let mut visits = 0;
+        for _ in 0..2_000 {
+            let mut purse = Purse::default();
+            if purse.has_some(&from, || rate, SECOND).0 {
+                purse.spend(1);
+                visits += 1;
+            }
+            purse.close(&from, rate, SECOND);
+        }
+        assert_eq!(visits, 1_000);
+        // And a large reply for one.
+        let mut purse = Purse::default();
+        assert!(purse.has_some(&from, || rate, 2 * SECOND).0);
+        purse.spend(3_000);
+        purse.close(&from, rate, 2 * SECOND);
+        let mut next = Purse::default();
+        assert!(!next.has_some(&from, || rate, 4 * SECOND - 10_000).0);
+        assert!(next.has_some(&from, || rate, 4 * SECOND + 10_000).0);
+    }
+
+    #[test]
+    fn a_new_rate_does_not_pay_for_the_burst_of_the_old_one() {
+        let from = Allowance::default();
+        let rate = Rate::of(100, 6_000);
+        assert_eq!(from.take(6_000, rate, SECOND), 6_000);
+        assert_eq!(from.take(1, rate, SECOND), 0);
+        let rate = Rate::of(1_000, 0);
+        assert_eq!(from.take(1, rate, SECOND), 0);
+        assert_eq!(from.take(500, rate, SECOND + 500_000), 500);
     }
 
     #[test]

@@ -351,6 +351,8 @@ pub struct Extra {
     /// Progress through the request at the front whose bytes are still coming: what
     /// has been looked at is not looked at again with every piece that arrives.
     pub partial: Option<PartialRequest>,
+    /// It is refused with what came before it.
+    pub cut_is_refused: bool,
     /// That request is large and can not be streamed.
     pub collecting: bool,
     /// Of such a request, what is behind the input.

@@ -190,6 +190,13 @@ impl State {
     fn take_commands(&mut self, ticket: Ticket, bytes: &[u8]) -> usize {
         let mut spans = std::mem::take(&mut self.spans);
         let mut used = 0;
+        // Of what was refused as a whole the last command was cut off: what comes behind that
+        // is new. A client that never pauses would be refused for ever.
+        let mut was_cut = self.session(ticket).is_some_and(|session| {
+            let refuses = session.flags.any(Flags::REFUSING);
+            let extra = session.extra.as_deref_mut().filter(|_| refuses);
+            extra.is_some_and(|extra| std::mem::take(&mut extra.cut_is_refused))
+        });
         while used < bytes.len() {
             let Some(session) = self.session(ticket) else {
                 break;
@@ -210,12 +217,21 @@ impl State {
                 Some(n) => used += n,
                 None => break,
             }
+            if std::mem::take(&mut was_cut)
+                && let Some(session) = self.session(ticket)
+            {
+                session.flags.clear(Flags::REFUSING);
+            }
         }
         self.spans = spans;
-        if used >= bytes.len()
-            && let Some(session) = self.session(ticket)
+        if let Some(session) = self.session(ticket)
+            && session.flags.any(Flags::REFUSING)
         {
-            session.flags.clear(Flags::REFUSING);
+            if used >= bytes.len() {
+                session.flags.clear(Flags::REFUSING);
+            } else if let Some(extra) = &mut session.extra {
+                extra.cut_is_refused = extra.partial.is_some();
+            }
         }
         used.min(bytes.len())
     }

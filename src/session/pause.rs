@@ -185,6 +185,12 @@ impl State {
                 Class::Exec => self.refuse_exec(ticket, &failure, silent),
                 class => self.deny(ticket, row.id, class, &failure, silent),
             },
+            // It ends here, without Redis.
+            Some(Transaction::Broken { .. })
+                if matches!(row.class, Class::Exec | Class::Discard | Class::Unwatch) =>
+            {
+                return None;
+            }
             _ if row.class == Class::Multi => {
                 // One that is not there as a whole is begun here, and refused as it goes on.
                 let block = self.complete_block(ticket, request, following, row)?;

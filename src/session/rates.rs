@@ -27,7 +27,13 @@ struct Meter {
     group: Arc<Group>,
     purses: [Purse; Metered::ALL.len()],
     clients: u32,
+    /// Since when it has none, in microseconds.
+    empty_since: u64,
 }
+
+/// An account's purses are kept for so long after its last client, in microseconds: many come
+/// for one command each.
+const KEPT: u64 = 1_000_000;
 
 /// The accounts of this worker's clients that a rate is about, and the rates that have
 /// refused something.
@@ -36,6 +42,8 @@ pub struct Meters {
     all: Slab<Meter>,
     index: HashMap<usize, u32>,
     refused_by: Vec<RefusedBy>,
+    /// Accounts without a client.
+    empty: Vec<u32>,
 }
 
 /// A rate that has refused something, by its rule's number.
@@ -62,6 +70,7 @@ impl Meters {
                 group: group.clone(),
                 purses: Default::default(),
                 clients: 0,
+                empty_since: 0,
             }) as u32
         });
         self.all[index as usize].clients += 1;
@@ -69,15 +78,41 @@ impl Meters {
     }
 
     /// One client of each of these less.
-    pub fn leave(&mut self, meters: &[u32]) {
+    pub fn leave(&mut self, meters: &[u32], now: u64) {
         for &index in meters {
             let meter = &mut self.all[index as usize];
             meter.clients -= 1;
             if meter.clients == 0 {
-                self.index.remove(&(Arc::as_ptr(&meter.group) as usize));
-                self.all.remove(index as usize);
+                meter.empty_since = now;
+                self.empty.push(index);
             }
         }
+    }
+
+    /// Closes the purses of accounts that have had no client for a while. To be called a few
+    /// times a second.
+    pub fn tidy(&mut self, now: u64) {
+        if self.empty.is_empty() {
+            return;
+        }
+        let (all, names) = (&mut self.all, &mut self.index);
+        self.empty.sort_unstable();
+        self.empty.dedup();
+        self.empty.retain(|&index| {
+            let Some(meter) = all.get(index as usize).filter(|meter| meter.clients == 0) else {
+                return false;
+            };
+            if now.saturating_sub(meter.empty_since) < KEPT {
+                return true;
+            }
+            let meter = all.remove(index as usize);
+            names.remove(&(Arc::as_ptr(&meter.group) as usize));
+            for of in Metered::ALL {
+                let purse = meter.purses[of as usize];
+                purse.close(meter.group.allowance(of), meter.group.rule.rate(of), now);
+            }
+            false
+        });
     }
 
     /// What of a client's rates is used up, if any is.
@@ -170,7 +205,7 @@ impl State {
             return;
         }
         let before = std::mem::replace(&mut session.extra().meters, meters);
-        self.meters.leave(&before);
+        self.meters.leave(&before, self.clock.now());
     }
 
     /// A plain command of a client that a rate is about and nothing else.

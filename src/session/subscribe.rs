@@ -132,7 +132,9 @@ impl State {
         }
         if begins && extra.subscriptions.feed.is_some_and(|feed| feed != user) {
             let step = self.answer(ticket, failure::OTHER_USER, silent);
-            self.count_error(ticket, ErrorCause::State);
+            if step != Step::Wait {
+                self.count_error(ticket, ErrorCause::State);
+            }
             return step;
         }
         let feed = *extra.subscriptions.feed.get_or_insert(user);
@@ -323,7 +325,10 @@ impl State {
     /// The session's oldest question was answered, or will not be: it goes on.
     pub(super) fn question_over(&mut self, ticket: Ticket) -> Option<Question> {
         let session = self.session(ticket)?;
-        session.flags.clear(Flags::WAITING);
+        // The next one may be held by a pause, which says itself when it is over.
+        if !session.flags.any(Flags::PAUSED) {
+            session.flags.clear(Flags::WAITING);
+        }
         let extra = session.extra();
         let question = extra.subscriber.questions.pop_front();
         if let Some(question) = &question {

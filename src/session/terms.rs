@@ -97,7 +97,7 @@ impl State {
 
     /// A session ends: what it is counted by is let go.
     pub(super) fn leave_meters(&mut self, meters: &[u32]) {
-        self.meters.leave(meters);
+        self.meters.leave(meters, self.clock.now());
     }
 }
 

@@ -30,6 +30,7 @@ impl State {
         let now = self.clock.now();
         self.late_tick = now.saturating_sub(self.ticked_at) > LATE_TICK;
         self.ticked_at = now;
+        self.meters.tidy(now);
         for index in self.conn_indices() {
             self.tick_conn(index);
         }

@@ -134,6 +134,35 @@ fn a_reply_that_costs_more_than_there_is_is_paid_for_before_the_next_command() {
 }
 
 /// In a transaction, whether Redis queues it or Weir.
+/// Whoever comes next for the same account pays.
+#[test]
+fn a_debt_outlives_the_connection_that_made_it() {
+    let redis = RedisServer::start();
+    let weir = with_rule(&redis, "bytes_rate = \"1KB\"\nbytes_burst = \"1KB\"");
+    drop(indebted(&redis, &weir));
+    wait_until("the account is in debt", || {
+        greedy(&weir).command(&["GET", "k"]) == BYTES.as_bytes()
+    });
+}
+
+/// A client that never pauses: whatever it sends ends within a command.
+#[test]
+fn who_streams_is_served_again_as_soon_as_its_rate_allows() {
+    let redis = RedisServer::start();
+    let weir = with_rule(&redis, "commands_rate = 20\ncommands_burst = 5");
+    let mut client = greedy(&weir);
+    let one = encode(&["INCR", "n"]);
+    let (begin, end) = one.split_at(one.len() / 2);
+    client.send([one.repeat(10), begin.to_vec()].concat());
+    let mut replies: Vec<Vec<u8>> = (0..10).map(|_| client.read_reply()).collect();
+    assert!(replies.iter().any(|reply| reply.starts_with(b"-BUSY ")));
+    wait_until("it is served again", || {
+        client.send([end, begin].concat());
+        replies.push(client.read_reply());
+        replies[replies.len() - 1].starts_with(b":")
+    });
+}
+
 fn transactions(leases: &str) {
     let redis = RedisServer::start();
     let config = "[admin]\nlisten = \"{admin}\"\n[route.main]\nlisten = \"{listen}\"\n\
