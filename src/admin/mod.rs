@@ -11,6 +11,7 @@ mod hot_keys;
 mod http;
 mod limits;
 mod node_status;
+mod otlp;
 mod overview;
 mod process;
 mod recorder;
@@ -18,6 +19,7 @@ mod settings;
 mod status;
 mod top;
 mod topology_status;
+mod trace_export;
 
 pub use console::{
     Console, ROWS as CONSOLE_ROWS, Server as ConsoleServer, Upgrade, markdown as console_markdown,
@@ -35,3 +37,4 @@ pub use settings::{Keeper, Refused as SettingsRefused, SetFilter};
 pub use status::{expose_backends, readiness};
 pub use top::top_json;
 pub use topology_status::expose_topology;
+pub use trace_export::export_traces;

@@ -139,6 +139,8 @@ pub(super) async fn live(life: Life) -> io::Result<()> {
     let console = Console::new(proxy.clone(), settings, drain, upgrade);
     tokio::task::spawn_local(console.clone().run(operators.asked));
     tokio::task::spawn_local(admin::record(proxy.clone(), stopped.clone()));
+    let traces = admin::export_traces(proxy.clone(), stopped.clone());
+    let traces = tokio::task::spawn_local(traces);
     tokio::task::spawn_local(certificates::watch(proxy.clone(), stopped));
     let mut main = Main {
         proxy,
@@ -173,6 +175,8 @@ pub(super) async fn live(life: Life) -> io::Result<()> {
     };
     // A receiver is gone when nothing was watched.
     let _ = stop.send(true);
+    // The last of them are sent; how long that may take is bounded there.
+    let _ = traces.await;
     tracing::info!(took = ?began.elapsed(), "stopped");
     Ok(())
 }

@@ -157,12 +157,13 @@ fn start_worker(
 pub(super) fn handlers(proxy: &Arc<Proxy>) -> Handlers {
     let (counters, ledgers, shown) = (proxy.clone(), proxy.clone(), proxy.clone());
     let (nodes, doors, patient) = (proxy.clone(), proxy.clone(), proxy.clone());
-    let running = proxy.clone();
+    let (running, traced) = (proxy.clone(), proxy.clone());
     let limits = proxy.limits.clone();
     let (topologies, hot, top) = (proxy.clone(), proxy.clone(), proxy.clone());
     Handlers {
         sources: vec![
             Box::new(move |out| counters.metrics.expose(out)),
+            Box::new(move |out| traced.traces.expose(out)),
             Box::new(move |out| admin::expose_backends(&ledgers, out)),
             Box::new(move |out| admin::expose_nodes(&nodes, out)),
             Box::new(move |out| admin::expose_limits(&limits, out)),

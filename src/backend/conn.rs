@@ -33,7 +33,7 @@ use crate::net::Stream;
 use crate::resp::{ReplyScanner, Version};
 pub use exclusive::first_bulk;
 pub use facts::{is_about_node, is_demoted};
-pub use sample::{SampledReply, Sampler};
+pub use sample::{Due, OneIn, SampledReply, Sampler};
 pub use sink::{Broken, Sink};
 pub use slow::{SlowReplies, SlowReply};
 

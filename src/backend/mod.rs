@@ -24,8 +24,8 @@ pub use budget::{
     SharedGrant, SharedReady, SharedWait, Slot,
 };
 pub use conn::{
-    Broken, Conn, Held, Io, Mode, SampledReply, Sampler, Sink, SlowReplies, SlowReply, first_bulk,
-    is_about_node, is_demoted,
+    Broken, Conn, Due, Held, Io, Mode, OneIn, SampledReply, Sampler, Sink, SlowReplies, SlowReply,
+    first_bulk, is_about_node, is_demoted,
 };
 pub use credential::{Credential, Credentials, User, UserId};
 pub use entry::{Entry, Marks, Ticket};

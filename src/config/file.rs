@@ -19,7 +19,7 @@ const FILE_LEN_MAX: u64 = 4 << 20;
 /// The longest name of a route: it stands in every log line and metric of it.
 const ROUTE_NAME_LEN_MAX: usize = 64;
 
-const ROOT_PARTS: &[&str] = &["process", "log", "admin", "route"];
+const ROOT_PARTS: &[&str] = &["process", "log", "admin", "traces", "route"];
 const ROUTE_PARTS: &[&str] = &[
     "clients", "limits", "access", "backend", "failover", "auth", "timeouts", "overload", "health",
     "listener",
@@ -88,6 +88,7 @@ fn root(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Config {
             "process" => section(reader, &mut config.process, "process", &entry),
             "log" => section(reader, &mut config.log, "log", &entry),
             "admin" => section(reader, &mut config.admin, "admin", &entry),
+            "traces" => section(reader, &mut config.traces, "traces", &entry),
             "route" => {
                 has_route = true;
                 config.routes = routes(reader, &entry);

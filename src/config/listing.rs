@@ -58,6 +58,7 @@ impl Config {
         visitor.section("process", &self.process);
         visitor.section("log", &self.log);
         visitor.section("admin", &self.admin);
+        visitor.section("traces", &self.traces);
         for route in &self.routes {
             let path = join("route", &route.name);
             visitor.section(&path, route);

@@ -36,11 +36,11 @@ pub use secret::{Origin, Secret};
 pub use section::{
     Access, Admin, Auth, AuthMode, Backend, BackendTls, ClientCertificate, Clients, FailOpenWrites,
     Failover, Health, Limit, LimitFailOpen, LimitPriority, Listener, Log, LogFormat, OnLoss,
-    Overload, Per, Process, ReadFrom, Route, Timeouts, TlsVersion, TopologyKind, User,
+    Overload, Per, Process, ReadFrom, Route, Timeouts, TlsVersion, TopologyKind, Traces, User,
 };
 pub use source::{Override, Source, worst};
 
-pub use kind::{ListenAddress, Owner, UNIX_PREFIX};
+pub use kind::{HttpUrl, ListenAddress, Owner, UNIX_PREFIX};
 
 use kind::Sources;
 
@@ -53,6 +53,8 @@ pub struct Config {
     pub log: Log,
     /// Where operators look.
     pub admin: Admin,
+    /// Which commands are traced.
+    pub traces: Traces,
     /// The fronts, in the order of the file; at least one.
     pub routes: Vec<Route>,
     /// What is allowed and yet hardly meant, such as a certificate that expires soon.
@@ -121,6 +123,7 @@ impl Config {
             process: Process::default(),
             log: Log::default(),
             admin: Admin::default(),
+            traces: Traces::default(),
             routes: Vec::new(),
             warnings: Vec::new(),
         }

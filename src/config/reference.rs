@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::definition::Section;
 use super::section::{
     Access, Admin, Auth, Backend, BackendTls, Clients, Failover, Health, Limit, Listener, Log,
-    Overload, Process, Route, Timeouts, User,
+    Overload, Process, Route, Timeouts, Traces, User,
 };
 
 pub use super::definition::{Facts, Fallback, Reload};
@@ -28,6 +28,7 @@ pub fn chapters() -> Vec<Chapter> {
         chapter::<Process>("process"),
         chapter::<Log>("log"),
         chapter::<Admin>("admin"),
+        chapter::<Traces>("traces"),
         chapter::<Route>("route.NAME"),
         chapter::<Listener>("route.NAME.listener.NAME"),
         chapter::<Backend>("route.NAME.backend"),

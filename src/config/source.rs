@@ -125,6 +125,7 @@ impl Config {
             "process" => return reader.put(&mut self.process, path, name, given),
             "log" => return reader.put(&mut self.log, path, name, given),
             "admin" => return reader.put(&mut self.admin, path, name, given),
+            "traces" => return reader.put(&mut self.traces, path, name, given),
             _ => {}
         }
         let of_route = |route: &str| path == route || path.starts_with(&format!("{route}."));

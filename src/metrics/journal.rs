@@ -147,6 +147,10 @@ kinds! {
     LimitEased => "limit_eased", Info, "limit no longer near";
     /// It refuses nothing any more.
     LimitCleared => "limit_cleared", Info, "limit no longer reached";
+    /// The spans of traced commands do not get to the collector. The subject is the setting.
+    TracesDropped => "traces_dropped", Warning, "traces are dropped";
+    /// They do again.
+    TracesSent => "traces_sent", Info, "traces get through again";
     /// Certificates were read again and are in force. The subject is their place in the
     /// settings.
     CertificatesRead => "certificates_read", Info, "certificates read again";

@@ -10,7 +10,8 @@
 //! [`reason`]), and the cost of counting does not depend on who reads.
 //!
 //! What happens now and then is in the [`Journal`], with numbers over time beside it; single
-//! commands that took long are in the [`SlowLog`]; which keys are asked for most, in [`HotKeys`].
+//! commands that took long are in the [`SlowLog`]; which keys are asked for most, in [`HotKeys`];
+//! a sample of all commands, on its way to a trace collector, in [`Traces`].
 
 mod counter;
 mod exposition;
@@ -24,6 +25,7 @@ pub mod record;
 mod registry;
 mod slow_log;
 mod tally;
+mod traces;
 pub mod utc;
 mod worker;
 
@@ -40,4 +42,5 @@ pub use record::{NodeSample, RESOLUTIONS, RouteSample, Sample, Samples};
 pub use registry::Metrics;
 pub use slow_log::{KEY_MAX, SlowEntry, SlowLog};
 pub use tally::Tally;
+pub use traces::{BATCH_MAX as TRACES_BATCH_MAX, Outcome, Span as TracedSpan, SpanClient, Traces};
 pub use worker::WorkerMetrics;

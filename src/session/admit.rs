@@ -56,11 +56,13 @@ impl State {
                 Step::Wait
             }
             Entrance::Refused(busy) => {
+                self.traced.command = id;
                 let failure = Failure::Busy(busy);
                 let session = &self.sessions[ticket.slot as usize];
                 if session.in_flight == 0
                     && let Some((reply, kind)) = self.made_up(ticket, frame, id, &failure, marks)
                 {
+                    self.trace_made_up(ticket, id, self.clock.now());
                     self.count_made_up(ticket, kind, &failure);
                     self.prune(ticket);
                     return self.answer(ticket, &reply, marks.any(Marks::SILENT));

@@ -142,6 +142,7 @@ impl State {
         following: &[u8],
         row: Row,
     ) -> Step {
+        self.traced.command = row.id;
         let session = &mut self.sessions[ticket.slot as usize];
         let skip = session.flags.any(Flags::SKIP_NEXT);
         let silent = skip || session.flags.any(Flags::REPLY_OFF);
@@ -483,6 +484,7 @@ impl State {
     ) -> Step {
         let step = self.answer(ticket, &failure::error_line(text), silent);
         if step == Step::Taken {
+            self.trace_error(ticket, cause);
             let route = self.sessions[ticket.slot as usize].route;
             self.fronts[route as usize].metrics.error(cause);
         }
@@ -493,6 +495,7 @@ impl State {
     pub(super) fn refuse(&mut self, ticket: Ticket, failure: &Failure, silent: bool) -> Step {
         let step = self.answer(ticket, &failure.reply(), silent);
         if step == Step::Taken {
+            self.trace_failure(ticket, failure);
             let route = self.sessions[ticket.slot as usize].route;
             let metrics = &self.fronts[route as usize].metrics;
             match failure.shed() {
@@ -574,6 +577,7 @@ impl State {
         };
         let step = self.answer(ticket, &text, silent);
         if step == Step::Taken {
+            self.trace_error(ticket, cause);
             let route = self.sessions[ticket.slot as usize].route;
             self.fronts[route as usize].metrics.error(cause);
         }

@@ -52,12 +52,14 @@ impl State {
         failure: &Failure,
         marks: Marks,
     ) -> Step {
+        self.traced.command = id;
         let silent = marks.any(Marks::SILENT);
         let Some((reply, kind)) = self.made_up(ticket, frame, id, failure, marks) else {
             return self.refuse(ticket, failure, silent);
         };
         let step = self.answer(ticket, &reply, silent);
         if step == Step::Taken {
+            self.trace_made_up(ticket, id, self.clock.now());
             self.count_made_up(ticket, kind, failure);
         }
         step
@@ -75,6 +77,7 @@ impl State {
         let Some((reply, kind)) = made_up else {
             return false;
         };
+        self.trace_made_up(entry.to, entry.command, entry.at);
         self.count_made_up(entry.to, kind, failure);
         self.settle_entry(entry, &reply);
         true

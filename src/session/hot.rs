@@ -2,7 +2,7 @@
 
 use super::console::shown;
 use super::worker::State;
-use crate::backend::{SampledReply, Sampler};
+use crate::backend::{OneIn, SampledReply, Sampler};
 use crate::command::CommandId;
 use crate::metrics::{Sampled, Sampling};
 
@@ -18,10 +18,15 @@ impl State {
             shows_keys: process.show_keys,
         };
         let now = self.clock.exact();
-        if self.sampler.one_in() != sampling.one_in {
+        let one_in = OneIn {
+            keys: sampling.one_in,
+            traces: self.traces_one_in(),
+        };
+        if self.sampler.one_in() != one_in {
             // Workers do not sample in step.
             let seed = (now as u32).wrapping_mul(2_654_435_761) ^ self.index as u32;
-            self.sampler = Sampler::new(sampling.one_in, seed);
+            self.sampler = Sampler::new(one_in, seed);
+            self.traced.restart(one_in, seed);
         }
         self.proxy.hot_keys.configure(self.index, sampling, now);
         if !sampling.shows_keys {
@@ -29,12 +34,18 @@ impl State {
         }
     }
 
-    /// Replies of the sample, and large ones, came over a connection.
+    /// Replies of a sample, and large ones, came over a connection.
     #[cold]
     pub(super) fn note_sampled(&mut self, index: u32, replies: &[SampledReply]) {
         let lane = &self.lanes[self.conns[index as usize].lane as usize];
         let (route, lane_db) = (lane.route, lane.key.db);
         for reply in replies {
+            if reply.due.traces {
+                self.trace_reply(index, reply);
+            }
+            if !reply.for_keys {
+                continue;
+            }
             let table = &self.fronts[route as usize].table;
             let command = table.by_id(CommandId(reply.entry.command));
             let keys = super::request_head::keys(command, &reply.request);
@@ -49,7 +60,7 @@ impl State {
                 now: self.clock.now(),
             };
             let hot_keys = &self.proxy.hot_keys;
-            if reply.is_due {
+            if reply.due.keys {
                 let known = &keys.known[..keys.known.len().min(KEYS_MAX)];
                 hot_keys.note(self.index, sampled, known, keys.count);
             }

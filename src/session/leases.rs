@@ -124,7 +124,7 @@ impl State {
         until: Until,
         slot: impl Future<Output = Result<Slot, Refused>> + 'static,
     ) {
-        let asked_at = self.clock.now();
+        let (asked_at, command) = (self.clock.now(), self.traced.command);
         let session = &mut self.sessions[ticket.slot as usize];
         session.flags.set(Flags::WAITING);
         session.extra().lease_asked_at = asked_at;
@@ -155,6 +155,14 @@ impl State {
                     .metrics
                     .lease_wait
                     .record(state.clock.now() - asked_at);
+                let deployment = &state.fronts[route as usize].route.deployment;
+                let is_standalone = deployment.is_standalone();
+                if let Err(failure) = &outcome
+                    // Else it is looked at again.
+                    && (is_standalone || !matches!(failure, Failure::Open(OpenError::Unreachable(_))))
+                {
+                    state.trace_failed(ticket, failure, command, asked_at);
+                }
                 state.lease_opened(ticket, (route, &node, key), kind, until, outcome);
             });
         });

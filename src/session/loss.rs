@@ -201,6 +201,7 @@ impl State {
         let route = session.route;
         let refused = entry.marks.any(Marks::REFUSED);
         if !refused {
+            self.trace_lost(entry, ErrorCause::BackendLost);
             self.fronts[route as usize]
                 .metrics
                 .error(ErrorCause::BackendLost);
@@ -274,6 +275,7 @@ impl State {
         for entry in &conn.in_flight {
             if !entry.marks.any(Marks::ANSWERED) {
                 errors += 1;
+                self.trace_lost(entry, ErrorCause::BackendLost);
                 self.settle_entry(entry, failure::OUTCOME_UNKNOWN);
             }
         }
@@ -319,6 +321,7 @@ impl State {
             return self.settle_refused(entry);
         }
         if let Some(route) = self.session(entry.to).map(|session| session.route) {
+            self.trace_failed(entry.to, failure, entry.command, entry.at);
             let metrics = &self.fronts[route as usize].metrics;
             match failure.shed() {
                 Some(limit) => {

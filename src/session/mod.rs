@@ -71,6 +71,7 @@ mod subscribe;
 mod terms;
 mod tick;
 mod topology;
+mod trace;
 mod transaction;
 mod upload;
 mod waiting;

@@ -29,7 +29,7 @@ use crate::backend::{BudgetLimits, Partition, Ticket};
 use crate::blocking::Places;
 use crate::config::{self, Config};
 use crate::discovery::Deployment;
-use crate::metrics::{HotKeys, Journal, Latch, Metrics, SlowLog, WorkerMetrics};
+use crate::metrics::{HotKeys, Journal, Latch, Metrics, SlowLog, Traces, WorkerMetrics};
 use crate::net::tls::Renew;
 use crate::pubsub::Audience;
 
@@ -84,6 +84,8 @@ pub struct Proxy {
     pub slow_log: Arc<SlowLog>,
     /// Keys that are asked for most.
     pub hot_keys: HotKeys,
+    /// Commands of the sample that is traced.
+    pub traces: Traces,
     /// When the process started.
     pub started: Instant,
     mailboxes: Vec<UnboundedSender<Message>>,
@@ -278,6 +280,14 @@ impl Route {
     }
 }
 
+/// How many spans may wait to be sent: none if nobody takes them.
+fn room_for_traces(config: &Config) -> usize {
+    match config.traces.endpoint {
+        Some(_) => config.traces.queue,
+        None => 0,
+    }
+}
+
 impl Proxy {
     /// The parts that workers share; each mailbox is one worker's, `questions` are the
     /// console's.
@@ -320,6 +330,8 @@ impl Proxy {
                 })
             })
             .collect();
+        let traces = Traces::new();
+        traces.set_max(room_for_traces(&config));
         Arc::new(Proxy {
             settings: ArcSwap::from_pointee(config),
             routes,
@@ -328,6 +340,7 @@ impl Proxy {
             journal,
             slow_log: Arc::new(SlowLog::new()),
             hot_keys: HotKeys::new(workers),
+            traces,
             started,
             loads: (0..workers).map(|_| AtomicU32::new(0)).collect(),
             held: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
@@ -371,6 +384,7 @@ impl Proxy {
         for (route, settings) in self.routes.iter().zip(&config.routes) {
             route.apply(settings.clone());
         }
+        self.traces.set_max(room_for_traces(&config));
         self.settings.store(Arc::new(config));
     }
 

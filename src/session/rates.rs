@@ -216,6 +216,7 @@ impl State {
         row: Row,
     ) -> Step {
         if let Some(over) = self.over_rate(ticket) {
+            self.traced.command = row.id;
             return self.refuse_over_rate(ticket, over, row.marks());
         }
         self.pay(ticket, 1, request.frame.len());

@@ -94,6 +94,7 @@ impl State {
             }
             return step;
         }
+        self.traced.command = row.id;
         let is_scan = is_scan(request.arg(0).unwrap_or_default());
         let conn = if self.sessions[ticket.slot as usize].in_flight > 0 {
             self.read_behind(ticket, is_scan)

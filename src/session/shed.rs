@@ -43,6 +43,7 @@ impl State {
         }
         let route = self.sessions[ticket.slot as usize].route;
         self.fronts[route as usize].metrics.commands.inc();
+        self.trace_busy(ticket, busy, self.traced.command, self.clock.now());
         self.count_busy(ticket, busy);
         self.prune_for(ticket, busy);
         Step::Taken
@@ -198,6 +199,7 @@ impl State {
             false => busy,
         };
         if !refused_before {
+            self.trace_busy(entry.to, busy, entry.command, entry.at);
             self.count_busy(entry.to, busy);
         }
         if on_conn > 0 {

@@ -258,6 +258,7 @@ impl State {
                 continue;
             }
             self.count_error(entry.to, cause);
+            self.trace_lost(&entry, cause);
             self.settle_entry(&entry, text);
         }
         if unsent {

@@ -147,6 +147,8 @@ pub struct State {
     pub(super) slow_pace: super::slow::SlowPace,
     /// Which reply is looked at next for the key that it is about.
     pub(super) sampler: crate::backend::Sampler,
+    /// Which of Weir's own answers is traced next.
+    pub(super) traced: super::trace::Traced,
     /// Feeds, and who is subscribed over them.
     pub(super) pubsub: Fanout,
     /// No new clients are taken; those that are idle are closed.
@@ -253,6 +255,7 @@ impl Worker {
                 memory,
                 slow_pace: Default::default(),
                 sampler: Default::default(),
+                traced: Default::default(),
                 pubsub: Fanout::default(),
                 draining: None,
             }),

@@ -1,6 +1,7 @@
 //! Replies on a connection that one client holds alone: frames that answer a
 //! command are told from those that the node sends by itself.
 
+use super::sample::Place;
 use super::shared::{SPECIAL, STREAM_FROM};
 use super::{Broken, Conn, Sink};
 use crate::backend::entry::{Entry, Marks, Ticket};
@@ -126,16 +127,25 @@ impl Conn {
         Ok(())
     }
 
+    /// The number in this read of the command that was just taken out.
+    fn nth(&self) -> usize {
+        self.before_read.saturating_sub(self.in_flight.len() + 1)
+    }
+
     /// To be called before the request is given up.
     #[inline]
     fn look_at(&mut self, entry: &Entry, frame: &[u8]) {
         if entry.at < self.slow.before {
-            let nth = self.before_read.saturating_sub(self.in_flight.len() + 1);
-            self.note_slow(entry, nth, 0, frame.len());
+            self.note_slow(entry, self.nth(), 0, frame.len());
         }
         let is_due = self.sampler.is_due();
         if is_due || self.head_started {
-            self.note_sample(entry, 0, frame.len(), is_due);
+            let place = Place {
+                nth: self.nth(),
+                start: 0,
+                last: frame,
+            };
+            self.note_sample(entry, place, is_due);
         }
     }
 }

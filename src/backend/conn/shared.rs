@@ -1,6 +1,7 @@
 //! Replies on a connection that many clients share: the hot loop. Neighbouring
 //! replies to the same caller become one run; parts of a large one are passed on.
 
+use super::sample::Place;
 use super::{Broken, Conn, Sink};
 use crate::admission::LARGE_REPLY;
 use crate::backend::entry::{Entry, Marks, Ticket};
@@ -53,8 +54,12 @@ impl Conn {
             }
             let is_due = self.sampler.is_due();
             if is_due || self.head_started {
-                let start = *acknowledged - entry.len as usize;
-                self.note_sample(&entry, start, end - position, is_due);
+                let place = Place {
+                    nth: self.answered.count as usize - 1,
+                    start: *acknowledged - entry.len as usize,
+                    last: &input[position..end],
+                };
+                self.note_sample(&entry, place, is_due);
             }
             let looks = self.heeds && (input[position] == b'-' || entry.marks.any(Marks::HEEDED));
             if looks && self.heed(&entry, &input[position..end], *acknowledged, sink) {

@@ -73,7 +73,7 @@ impl Conn {
     }
 
     /// When the command was written whose reply is the `nth` of this read.
-    fn written_of(&self, mut nth: usize) -> Option<u64> {
+    pub(super) fn written_of(&self, mut nth: usize) -> Option<u64> {
         for batch in &self.batches {
             match nth.checked_sub(batch.count as usize) {
                 Some(rest) => nth = rest,

@@ -241,7 +241,7 @@ fn is_unix(text: &str) -> bool {
         .is_some_and(|path| unix_path(path).is_some())
 }
 
-fn is_host_and_port(text: &str) -> bool {
+pub(super) fn is_host_and_port(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else {
         return false;
     };

@@ -7,6 +7,7 @@ mod number;
 mod password;
 mod share;
 mod text;
+mod url;
 
 pub(super) use address::{HostPort, HostPorts, Listen, ListenAt, ListenOrOff};
 pub use address::{ListenAddress, UNIX_PREFIX};
@@ -17,6 +18,8 @@ pub(super) use number::{Count, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, Size, Time
 pub(super) use password::{OptionalPassword, Password};
 pub(super) use share::Share;
 pub(super) use text::{Choice, Filter, OptionalText, Switch};
+pub(super) use url::HttpOrOff;
+pub use url::HttpUrl;
 
 use std::path::Path;
 

@@ -15,6 +15,7 @@ mod overload;
 mod process;
 mod route;
 mod timeouts;
+mod traces;
 
 pub use access::Access;
 pub use admin::Admin;
@@ -31,3 +32,4 @@ pub use overload::Overload;
 pub use process::Process;
 pub use route::Route;
 pub use timeouts::Timeouts;
+pub use traces::Traces;
