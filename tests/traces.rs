@@ -295,6 +295,45 @@ fn a_refused_command_is_told_with_the_limit_that_refused_it() {
     }
 }
 
+/// With one connection for two workers, one of them uses the other's.
+#[test]
+fn what_goes_over_another_workers_connection_is_one_span() {
+    let redis = RedisServer::start();
+    let receiver = Receiver::start();
+    let config = config(
+        &every_command(&receiver),
+        "[route.main.backend]\nmax_connections = 1",
+    )
+    .replace("workers = 1", "workers = 2")
+    .replace("backend.address = \"{backend}\"\n", "")
+    .replace(
+        "max_connections = 1",
+        "address = \"{backend}\"\nmax_connections = 1",
+    );
+    let weir = WeirProcess::with_config(&redis, &config);
+    let mut clients = [weir.client(), weir.client()];
+    for round in 0..10 {
+        for client in &mut clients {
+            let key = format!("geheim-{round}");
+            client.expect_command(&["APPEND", &key, ""], ":0\r\n");
+        }
+    }
+    let handed = weir.metric("weir_commands_handed_over_total", &[]);
+    assert!(handed > 0.0, "there is one connection for both");
+    let spans = receiver.wait_for("append", 20);
+    let ports = spans.iter().map(|span| number(span, "client.port"));
+    let of_one = ports.filter(|port| *port == number(&spans[0], "client.port"));
+    assert_eq!(of_one.count(), 10);
+    for span in &spans {
+        assert_eq!(
+            number(span, "server.port"),
+            Some(redis.address().port().into())
+        );
+        assert_eq!(text(span, "weir.outcome"), Some("ok"), "{span:#?}");
+        assert_eq!(number(span, "weir.reply.bytes"), Some(4));
+    }
+}
+
 #[test]
 fn without_a_collector_weir_serves_and_says_so_once_until_there_is_one() {
     let redis = RedisServer::start();
