@@ -87,8 +87,14 @@ pub(crate) fn start(
         Err(error) => {
             let mut child = child;
             let _ = child.kill();
-            let _ = child.wait();
-            return Err(error);
+            let status = child.wait();
+            return Err(match (error.kind(), status) {
+                // It ended before it had heard anything: how is what matters.
+                (io::ErrorKind::BrokenPipe, Ok(status)) => {
+                    io::Error::other(format!("it ended: {status}"))
+                }
+                _ => error,
+            });
         }
     };
     let (orders, mut ordered) = mpsc::unbounded_channel();
