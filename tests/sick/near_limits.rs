@@ -176,7 +176,9 @@ fn a_redis_that_is_full_says_so_itself_and_can_be_read() {
     wait_until("Weir says so", || {
         weir.log().contains("memory is nearly used up")
     });
-    assert!(weir.metric("weir_node_memory_max_bytes", &[]) == 7.0 * 1024.0 * 1024.0);
+    wait_until("the metric does, too", || {
+        weir.metric("weir_node_memory_max_bytes", &[]) == 7.0 * 1024.0 * 1024.0
+    });
 }
 
 #[test]
@@ -260,5 +262,7 @@ fn a_rule_has_its_clients_writes_refused_earlier_or_later_than_the_route() {
     wait_until("the rule's limit is told", || {
         weir.metric("weir_limit_refuses_writes", &["limit=\"early\""]) == 1.0
     });
-    assert!(weir.log().contains("writes are refused (limits.early."));
+    wait_until("the log says so", || {
+        weir.log().contains("writes are refused (limits.early.")
+    });
 }
