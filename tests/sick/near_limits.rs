@@ -214,6 +214,9 @@ fn writes_that_need_memory_are_refused_above_the_threshold_and_nothing_else_is()
     wait_until("writes are taken again", || {
         client.command(&["SET", "more", "v"]) == b"+OK\r\n"
     });
+    wait_until("the log has said it", || {
+        weir.log().contains("writes are taken again")
+    });
     let log = weir.log();
     assert_eq!(log.matches("writes are refused").count(), 1, "{log}");
     assert_eq!(log.matches("writes are taken again").count(), 1, "{log}");
