@@ -1,5 +1,5 @@
 //! Starts Weir: workers on threads of their own; what operators need on the main thread,
-//! whose life is in [`super::life`].
+//! whose life is in `life`.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
