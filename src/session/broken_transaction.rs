@@ -2,22 +2,22 @@
 //! nothing of it has run and nothing will.
 
 use super::client::Transaction;
-use super::dispatch::{Row, silent_or};
+use super::dispatch::Row;
 use super::failure;
 use super::input::{Request, Step};
 use super::worker::State;
 use crate::backend::Ticket;
 use crate::command::{Class, Command};
-use crate::resp::{self};
+use crate::resp;
 
 impl State {
     /// After the lease was lost before `EXEC`: nothing has run and nothing will.
     pub(super) fn in_broken(
         &mut self,
         ticket: Ticket,
-        class: Class,
-        command: &Command,
         request: &Request<'_>,
+        (row, class): (Row, Class),
+        command: &Command,
         silent: bool,
     ) -> Step {
         if self.must_wait_for_replies(ticket) {
@@ -45,33 +45,19 @@ impl State {
                 }
                 self.answer(ticket, failure::EXEC_LEASE_LOST, silent)
             }
-            Class::Discard | Class::Unwatch => {
+            Class::Discard if was_open => {
                 self.leave_transaction(ticket);
                 self.answer(ticket, b"+OK\r\n", silent)
             }
+            Class::Unwatch if !was_open => {
+                self.leave_transaction(ticket);
+                self.answer(ticket, b"+OK\r\n", silent)
+            }
+            // The next `EXEC` answers null, whatever else is watched.
+            Class::Watch if !was_open => self.answer(ticket, b"+OK\r\n", silent),
             _ if was_open => self.answer(ticket, b"+QUEUED\r\n", silent),
-            Class::Local(local) => {
-                let row = Row {
-                    id: command.id.0,
-                    class,
-                    flags: command.flags,
-                };
-                self.local(ticket, request, local, row, command, silent)
-            }
-            _ => {
-                // Between WATCH and MULTI reads go on; EXEC will answer null.
-                let row = Row {
-                    id: command.id.0,
-                    class,
-                    flags: command.flags,
-                };
-                self.forward(
-                    ticket,
-                    request.frame,
-                    row.id,
-                    silent_or(silent, row.marks()),
-                )
-            }
+            // Between WATCH and MULTI everything goes on as without; EXEC will answer null.
+            _ => self.by_class(ticket, request, &[], (row, class), command, silent),
         }
     }
 }

@@ -106,6 +106,9 @@ impl State {
         if entry.marks.any(Marks::SILENT) && !session.flags.any(Flags::REPLY_OFF) {
             session.flags.set(Flags::SKIP_NEXT);
         }
+        if session.flags.any(Flags::METERED) {
+            session.flags.set(Flags::PAID);
+        }
         session.forget_partial();
         session.input.splice(0..0, request);
         self.fronts[route as usize].metrics.retries.inc();

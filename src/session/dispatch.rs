@@ -246,6 +246,21 @@ impl State {
             _ if self.in_transaction(ticket) => {
                 self.in_block(ticket, request, class, row, command, silent)
             }
+            _ => self.by_class(ticket, request, following, (row, class), command, silent),
+        }
+    }
+
+    /// A command that no transaction is about.
+    pub(super) fn by_class(
+        &mut self,
+        ticket: Ticket,
+        request: &Request<'_>,
+        following: &[u8],
+        (row, class): (Row, Class),
+        command: &Command,
+        silent: bool,
+    ) -> Step {
+        match class {
             Class::Local(local) => self.local(ticket, request, local, row, command, silent),
             Class::Plain if self.may_be_paused_by_redis(ticket, request, row) => {
                 self.blocking(ticket, request, row, silent)

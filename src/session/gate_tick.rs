@@ -33,11 +33,17 @@ impl Episode {
 impl State {
     /// Looks at all gates by the clock.
     pub(super) fn tick_gates(&mut self) {
+        if !self.stashes.is_empty() {
+            self.look_at_stashes();
+        }
         let indices: Vec<u16> = self.gates.iter().map(|(index, _)| index as u16).collect();
         for index in indices {
+            // Each may be the last to see this gate: its lanes go with those who waited.
             self.expire_lines(index);
-            self.tick_gate(index);
-            self.pump(index);
+            if self.gates.contains(index as usize) {
+                self.tick_gate(index);
+                self.pump(index);
+            }
         }
     }
 
@@ -74,7 +80,9 @@ impl State {
         {
             self.prune_gate(index);
         }
-        let node_gate = &mut self.gates[index as usize];
+        let Some(node_gate) = self.gates.get_mut(index as usize) else {
+            return;
+        };
         let refused = std::mem::take(&mut node_gate.refused);
         match (refused, node_gate.told) {
             (true, told) => {
@@ -138,21 +146,29 @@ impl State {
     /// late since others go first.
     fn expire_lines(&mut self, index: u16) {
         let now = self.clock.now();
-        let node_gate = &self.gates[index as usize];
+        let Some(node_gate) = self.gates.get(index as usize) else {
+            return;
+        };
         let timeouts = &self.fronts[node_gate.route as usize].config.timeouts;
         let plain = timeouts.request.as_micros() as u64;
         let slow = timeouts.slow_request.as_micros() as u64;
         for lane in node_gate.lined.clone() {
             for (work, priority) in every_line() {
-                let Some(lines) = &mut self.lanes[lane as usize].lines else {
+                let place = self.lanes.get_mut(lane as usize);
+                let Some(lines) = place.and_then(|place| place.lines.as_mut()) else {
                     break;
                 };
                 let oldest = lines
                     .of(work, priority)
                     .front()
                     .map_or(now, |entry| entry.at);
-                let gate = &self.gates[index as usize].gate;
-                let late = gate.late_after(work, priority).unwrap_or(u64::MAX);
+                let Some(node_gate) = self.gates.get(index as usize) else {
+                    return;
+                };
+                let late = node_gate
+                    .gate
+                    .late_after(work, priority)
+                    .unwrap_or(u64::MAX);
                 let soonest = plain.min(slow).min(late);
                 if now.saturating_sub(oldest) < soonest {
                     continue;
@@ -180,9 +196,6 @@ impl State {
                     false => Busy::Deadline,
                 };
                 self.take_out(lane, work, priority, busy, leaves);
-                if !self.lanes.contains(lane as usize) {
-                    break;
-                }
             }
         }
     }

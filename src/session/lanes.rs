@@ -124,6 +124,12 @@ impl State {
         lane
     }
 
+    /// Keeps a lane, and with it its gate, for as long as what waits in it is seen to: its
+    /// last session may leave meanwhile. Ended by [`State::leave_lane`].
+    pub(super) fn keep_lane(&mut self, lane: u32) {
+        self.lanes[lane as usize].sessions += 1;
+    }
+
     /// A session goes; the last one turns out the light.
     pub(super) fn leave_lane(&mut self, lane: u32) {
         if lane != NONE {
@@ -139,6 +145,10 @@ impl State {
         let nobody_waits = unused.lines.as_ref().is_none_or(|lines| lines.is_empty());
         if unused.sessions == 0 && unused.conns == 0 && nobody_waits {
             let unused = self.lanes.remove(lane as usize);
+            if let Some(gate) = self.gates.get_mut(unused.gate as usize) {
+                // Another lane may get its number.
+                gate.lined.retain(|&lined| lined != lane);
+            }
             self.leave_gate(unused.gate);
             self.lane_index
                 .remove(&(unused.route, unused.node.id, unused.key));

@@ -72,6 +72,23 @@ impl Line {
         taken
     }
 
+    /// The same with their requests.
+    pub fn take_whole(&mut self, mut leaves: impl FnMut(&Entry) -> bool) -> Vec<(Entry, Vec<u8>)> {
+        let mut taken = Vec::new();
+        let mut kept = Line::default();
+        for _ in 0..self.entries.len() {
+            self.pop(|entry, request| {
+                if leaves(&entry) {
+                    taken.push((entry, request.to_vec()));
+                } else {
+                    kept.push(entry, request);
+                }
+            });
+        }
+        *self = kept;
+        taken
+    }
+
     /// How many wait.
     pub fn len(&self) -> usize {
         self.entries.len()

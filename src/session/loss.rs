@@ -7,6 +7,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::client::{Flags, NONE, Transaction};
 use super::failure::{self, Failure};
+use super::shed::place_only;
 use super::worker::State;
 use crate::backend::{Broken, Conn, Entry, Io, Marks, Mode, Ticket, close_holding};
 use crate::config::OnLoss;
@@ -120,6 +121,8 @@ impl State {
         // Sessions some of whose commands go on: later errors have to wait for
         // the replies of those.
         let mut moved: HashMap<(u32, u32), u32> = HashMap::new();
+        // Those of whom replies are kept: what goes on has to wait for its turn.
+        let mut stashed: Vec<Ticket> = Vec::new();
         let fates = fates(conn);
         let writers = self.writers_among(conn, &fates);
         for (entry, fate) in conn.in_flight.iter().zip(fates) {
@@ -128,12 +131,24 @@ impl State {
             match fate {
                 Fate::Settled => {}
                 Fate::Torn => self.close(entry.to.slot, CloseReason::BackendLost),
+                Fate::Again { retried } if self.is_stashed(entry.to) => {
+                    let marks = match retried {
+                        true => entry.marks.with(Marks::RETRIED),
+                        false => entry.marks,
+                    };
+                    let request = conn.ring.copy(bytes.0, bytes.1);
+                    self.keep_for_again(&Entry { marks, ..*entry }, request);
+                    stashed.push(entry.to);
+                }
                 Fate::Again { retried } => {
                     let reads = !writers.contains(&(entry.to.slot, entry.to.generation));
                     self.send_again(conn, entry, bytes, (retried, reads), &mut moved);
                 }
                 Fate::Unknown => self.outcome_unknown(entry, &moved),
             }
+        }
+        for ticket in stashed {
+            self.look_at_stash(ticket);
         }
     }
 
@@ -206,6 +221,17 @@ impl State {
                 .metrics
                 .error(ErrorCause::BackendLost);
         }
+        let place = Entry {
+            len: 0,
+            marks: place_only(entry.marks),
+            ..*entry
+        };
+        if self.keep_for_again(&place, Vec::new()) {
+            if entry.marks.any(Marks::WHOLE) {
+                self.forget_correction(entry.to, entry.command);
+            }
+            return;
+        }
         match moved.get(&(entry.to.slot, entry.to.generation)) {
             Some(&target) if self.conns.contains(target as usize) => {
                 if entry.marks.any(Marks::WHOLE) {
@@ -262,15 +288,14 @@ impl State {
         {
             return self.close_after_output(owner, CloseReason::BackendLost);
         }
-        if let Transaction::OnLease { open, watching, .. } = transaction
-            && !conn
-                .in_flight
-                .iter()
-                .any(|entry| entry.marks.any(Marks::EXEC))
-        {
-            self.sessions[owner.slot as usize].extra().transaction =
-                Transaction::Broken { open, watching };
-        }
+        let had_exec = (conn.in_flight.iter()).any(|entry| entry.marks.any(Marks::EXEC));
+        self.sessions[owner.slot as usize].extra().transaction = match transaction {
+            Transaction::OnLease { .. } if had_exec => Transaction::None,
+            Transaction::OnLease { open, watching, .. } => Transaction::Broken { open, watching },
+            // Nothing of it was on this connection: what was lost earlier stays lost until
+            // its `EXEC`.
+            other => other,
+        };
         let mut errors = 0;
         for entry in &conn.in_flight {
             if !entry.marks.any(Marks::ANSWERED) {
@@ -289,13 +314,23 @@ impl State {
         if entry.marks.any(Marks::WHOLE) && self.session(entry.to).is_some() {
             return self.inspect(entry, reply);
         }
-        if self
-            .session(entry.to)
-            .is_some_and(|session| session.flags.any(Flags::STASHED))
-        {
-            // What was answered before goes first.
+        if self.is_stashed(entry.to) {
+            // What was answered before goes first, and what was not sent behind it.
             self.relay_stash(entry.to);
+            self.settle_in_turn(entry, reply);
+            return self.look_at_stash(entry.to);
         }
+        self.settle_in_turn(entry, reply);
+    }
+
+    /// Whether replies of a session are kept.
+    fn is_stashed(&mut self, ticket: Ticket) -> bool {
+        self.session(ticket)
+            .is_some_and(|session| session.flags.any(Flags::STASHED))
+    }
+
+    /// The same for what is the next that the client is to read.
+    pub(super) fn settle_in_turn(&mut self, entry: &Entry, reply: &[u8]) {
         let Some(session) = self.session(entry.to) else {
             return;
         };

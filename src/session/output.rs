@@ -579,6 +579,9 @@ impl State {
         for (source, frame) in redirected {
             self.redirect(source, &frame);
         }
+        if !self.stashes.is_empty() {
+            self.look_at_stashes();
+        }
         match outcome {
             // What was heeded may have ended it.
             _ if self.conn(ticket).is_none() => self.pump(gate_index),

@@ -1,7 +1,7 @@
 //! Commands that wait in a lane's lines go on: to their connection when there is room, to
 //! another when the lane's node gets nothing more, or nowhere.
 
-use super::client::NONE;
+use super::client::{Flags, NONE};
 use super::failure::{Busy, Failure};
 use super::line::every_line;
 use super::worker::State;
@@ -12,7 +12,8 @@ use crate::backend::{Entry, Held, Io, Marks};
 const QUANTUM: u32 = 32;
 
 impl State {
-    /// Sends what waits, as far as there is room.
+    /// Sends what waits, as far as there is room. The gate may be gone behind it: its lanes
+    /// go with the last who waited in them.
     pub(super) fn pump(&mut self, index: u16) {
         let Some(node_gate) = self.gates.get_mut(index as usize) else {
             return;
@@ -24,7 +25,10 @@ impl State {
             while sent {
                 sent = false;
                 for &lane in &lined {
-                    let gate = &self.gates[index as usize].gate;
+                    let Some(node_gate) = self.gates.get(index as usize) else {
+                        return;
+                    };
+                    let gate = &node_gate.gate;
                     let room = gate.room(work);
                     if room == 0 || gate.waiting_at(work, priority) == 0 {
                         break;
@@ -48,7 +52,9 @@ impl State {
         if lined.len() > 1 {
             lined.rotate_left(1);
         }
-        let node_gate = &mut self.gates[index as usize];
+        let Some(node_gate) = self.gates.get_mut(index as usize) else {
+            return;
+        };
         lined.append(&mut node_gate.lined);
         node_gate.lined = lined;
     }
@@ -85,6 +91,7 @@ impl State {
         let Some(mut lines) = self.lanes[lane as usize].lines.take() else {
             return false;
         };
+        self.keep_lane(lane);
         let now = self.clock.now();
         let (mut sent, mut in_block) = (0, false);
         let line = lines.of(work, priority);
@@ -110,6 +117,7 @@ impl State {
         }
         self.lanes[lane as usize].lines = Some(lines);
         self.lines_changed(lane);
+        self.leave_lane(lane);
         sent > 0
     }
 
@@ -117,6 +125,9 @@ impl State {
     fn send_waiting(&mut self, conn: u32, work: Work, entry: Entry, request: &[u8]) {
         let mut target = conn;
         if let Some(session) = self.session(entry.to) {
+            if session.flags.any(Flags::STASHED) {
+                return self.keep_unsent(&entry, request);
+            }
             let on_conn = session.in_flight - session.queued;
             session.queued -= 1;
             if on_conn > 0 {
@@ -155,6 +166,7 @@ impl State {
         else {
             return;
         };
+        self.keep_lane(lane);
         let gate = self.lanes[lane as usize].gate as usize;
         for work in Work::ALL {
             for priority in Priority::ALL {
@@ -168,15 +180,18 @@ impl State {
         self.memory
             .recount_conn(&mut lines.charged, Held::default());
         self.gates[gate].lined.retain(|&lined| lined != lane);
-        self.drop_lane_if_unused(lane);
+        self.leave_lane(lane);
     }
 
     fn move_waiting(&mut self, entry: &Entry, request: &[u8]) {
         let Some(session) = self.session(entry.to) else {
             return;
         };
-        if session.in_flight > session.queued || entry.marks.any(Marks::REFUSED) {
+        if session.in_flight > session.queued {
             // What is before it is at the node that gets nothing more.
+            return self.keep_unsent(entry, request);
+        }
+        if entry.marks.any(Marks::REFUSED) {
             return self.refuse_waiting(entry, Busy::NoConnection);
         }
         session.queued -= 1;
@@ -199,6 +214,7 @@ impl State {
         else {
             return;
         };
+        self.keep_lane(lane);
         let gate = self.lanes[lane as usize].gate as usize;
         let reply = failure.reply();
         for work in Work::ALL {
@@ -220,7 +236,7 @@ impl State {
         let held = lines.held();
         self.memory.recount_conn(&mut lines.charged, held);
         self.gates[gate].lined.retain(|&lined| lined != lane);
-        self.drop_lane_if_unused(lane);
+        self.leave_lane(lane);
     }
 
     /// Brings the account of a lane's lines up to date.

@@ -125,6 +125,10 @@ impl State {
     /// it has to wait for their replies.
     fn read_behind(&self, ticket: Ticket, is_scan: bool) -> Result<Option<u32>, Failure> {
         let session = &self.sessions[ticket.slot as usize];
+        if session.queued > 0 {
+            // Those in line are on no connection yet, and are answered before it.
+            return Ok(None);
+        }
         let current = &self.conns[session.conn as usize];
         let stale = matches!(&current.io, Io::Link(link) if !link.is_live())
             || session.flags.any(Flags::MOVED);

@@ -115,10 +115,14 @@ impl State {
         }
     }
 
+    /// The gate may be gone behind it, if those who are given up were the last to need it.
     pub(super) fn prune_gate(&mut self, index: u16) {
         self.gates[index as usize].refused = true;
         for work in Work::ALL {
-            let gate = &mut self.gates[index as usize].gate;
+            let Some(node_gate) = self.gates.get_mut(index as usize) else {
+                return;
+            };
+            let gate = &mut node_gate.gate;
             let total = gate.waiting(work);
             let Some(keep) = gate.take_prune(work).filter(|keep| *keep < total) else {
                 continue;
@@ -126,13 +130,16 @@ impl State {
             // The lowest go first, and each lane gives its part of them.
             let mut too_many = total - keep;
             for priority in Priority::ALL.into_iter().rev() {
-                let waiting = self.gates[index as usize].gate.waiting_at(work, priority);
+                let Some(node_gate) = self.gates.get(index as usize) else {
+                    return;
+                };
+                let waiting = node_gate.gate.waiting_at(work, priority);
                 let leave = too_many.min(waiting);
                 too_many -= leave;
                 if leave == 0 {
                     continue;
                 }
-                for lane in self.gates[index as usize].lined.clone() {
+                for lane in node_gate.lined.clone() {
                     let lines = self
                         .lanes
                         .get(lane as usize)
@@ -178,11 +185,13 @@ impl State {
             return;
         };
         let taken = lines.of(work, priority).take_out(leaves);
+        self.keep_lane(lane);
         for entry in taken {
             self.gates[gate as usize].gate.left(work, priority, None);
             self.refuse_waiting(&entry, busy);
         }
         self.lines_changed(lane);
+        self.leave_lane(lane);
     }
 
     /// Answers a command that has left its line without having been sent.
@@ -193,6 +202,7 @@ impl State {
         let on_conn = session.in_flight - session.queued;
         session.queued -= 1;
         let conn = session.conn;
+        let session_is_stashed = session.flags.any(Flags::STASHED);
         let refused_before = entry.marks.any(Marks::REFUSED);
         let busy = match refused_before {
             true => Busy::of(entry.command),
@@ -202,7 +212,15 @@ impl State {
             self.trace_busy(entry.to, busy, entry.command, entry.at);
             self.count_busy(entry.to, busy);
         }
-        if on_conn > 0 {
+        if session_is_stashed {
+            let marks = answer_only(entry.marks);
+            let command = busy.number();
+            self.keep_place(&Entry {
+                command,
+                marks,
+                ..*entry
+            });
+        } else if on_conn > 0 {
             // Its turn comes behind those.
             let marks = answer_only(entry.marks);
             self.conns[conn as usize].in_flight.push_back(Entry {
@@ -222,8 +240,10 @@ impl State {
 
 /// Marks of an entry that only keeps the place of an answer.
 fn answer_only(marks: Marks) -> Marks {
-    marks
-        .without(Marks::WHOLE)
-        .with(Marks::LOST)
-        .with(Marks::REFUSED)
+    place_only(marks).with(Marks::REFUSED)
+}
+
+/// The same of one that was refused or whose outcome is unknown.
+pub(super) fn place_only(marks: Marks) -> Marks {
+    marks.without(Marks::WHOLE).with(Marks::LOST)
 }

@@ -151,7 +151,9 @@ impl State {
             Transaction::Queued { .. } => {
                 self.queue_up(ticket, request, class, row, command, silent)
             }
-            Transaction::Broken { .. } => self.in_broken(ticket, class, command, request, silent),
+            Transaction::Broken { .. } => {
+                self.in_broken(ticket, request, (row, class), command, silent)
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! Blocked clients, and commands that wait in line, when the primary is another one.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
 use super::support::{RawClient, Replicas, encode, wait_until};
 use super::{error, wait_for_state, weir_before};
 
@@ -124,4 +126,108 @@ fn what_waits_in_line_goes_to_the_new_primary() {
     assert_eq!((done, unknown), (36, 4));
     assert_eq!(replicas.nodes[1].command(&["GET", "n"]), b"$2\r\n36\r\n");
     replicas.nodes[0].cont();
+}
+
+/// A part of each pipeline is at the primary and the rest in line when it is demoted: none of
+/// it is lost, and it stays in order.
+#[test]
+fn pipelines_that_are_partly_in_line_go_to_the_new_primary() {
+    let replicas = Replicas::start(2);
+    let more = "[process]\nworkers = 1\n[route.main.failover]\nhold = \"20s\"\n\
+                [route.main.overload]\nin_flight = 3\ntarget = \"0s\"\n";
+    let weir = weir_before(&replicas, more);
+    let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..6)
+            .map(|id| {
+                let (weir, stop, rounds) = (&weir, &stop, &rounds);
+                scope.spawn(move || {
+                    let mut client = weir.client();
+                    let count = format!("count:{id}");
+                    let mut told = 0;
+                    while !stop.load(Relaxed) {
+                        client.send(encode(&["INCR", &count]).repeat(5));
+                        for _ in 0..5 {
+                            told += 1;
+                            client.expect(format!(":{told}\r\n"));
+                        }
+                        rounds.fetch_add(1, Relaxed);
+                    }
+                })
+            })
+            .collect();
+        let mut primary = 0;
+        for _ in 0..6 {
+            let goal = rounds.load(Relaxed) + 100;
+            wait_until("pipelines are answered", || rounds.load(Relaxed) >= goal);
+            let mut direct = replicas.nodes[primary].client();
+            direct.expect_command(&["FAILOVER"], "+OK\r\n");
+            primary = 1 - primary;
+            wait_until("the replica is promoted", || {
+                replicas.nodes[primary].info("replication", "role") == "master"
+            });
+            replicas.wait_until_linked(primary);
+        }
+        stop.store(true, Relaxed);
+        for client in clients {
+            client.join().expect("every command is done once, in order");
+        }
+    });
+}
+
+/// Who watches keys and is blocked waits on at the new primary, on a connection that is not
+/// shared; that the keys are not watched any more `EXEC` says.
+#[test]
+fn a_blocked_client_that_watches_keys_holds_up_nobody() {
+    let replicas = Replicas::start(2);
+    let more = "[process]\nworkers = 1\n[route.main.failover]\nhold = \"20s\"\n";
+    let weir = weir_before(&replicas, more);
+    let mut client = weir.client();
+    client.expect_command(&["WATCH", "k"], "+OK\r\n");
+    client.send(encode(&["BLPOP", "list", "0"]));
+    wait_until("it is blocked", || blocked(&replicas, 0) > 0);
+    for node in [1, 0] {
+        replicas.nodes[1 - node]
+            .client()
+            .expect_command(&["FAILOVER"], "+OK\r\n");
+        wait_for_state(&weir, &replicas.nodes[node], &["standing=\"primary\""]);
+        wait_until("it waits there", || blocked(&replicas, node) > 0);
+        // Others go on meanwhile.
+        weir.client().expect_command(&["SET", "k", "v"], "+OK\r\n");
+        replicas.wait_until_linked(node);
+    }
+    let mut pusher = weir.client();
+    pusher.expect_command(&["RPUSH", "list", "x"], ":1\r\n");
+    client.expect("*2\r\n$4\r\nlist\r\n$1\r\nx\r\n");
+    client.expect_command(&["MULTI"], "+OK\r\n");
+    client.expect_command(&["SET", "k", "w"], "+QUEUED\r\n");
+    client.expect_command(&["EXEC"], "*-1\r\n");
+    client.expect_command(&["GET", "k"], "$1\r\nv\r\n");
+}
+
+/// A rate counts a command once, at however many primaries it waits.
+#[test]
+fn a_blocked_client_that_waits_on_has_paid_already() {
+    let replicas = Replicas::start(2);
+    let more = "[process]\nworkers = 1\n[route.main.failover]\nhold = \"20s\"\n\
+                [route.main.limits.named]\nclient_names = \"worker\"\nper = \"rule\"\n\
+                bytes_rate = 1\nbytes_burst = 16000\n";
+    let weir = weir_before(&replicas, more);
+    let mut client = weir.client();
+    client.expect_command(&["CLIENT", "SETNAME", "worker"], "+OK\r\n");
+    let list = "l".repeat(6000);
+    client.send(encode(&["BLPOP", &list, "0"]));
+    wait_until("it is blocked", || blocked(&replicas, 0) > 0);
+    replicas.nodes[0]
+        .client()
+        .expect_command(&["FAILOVER"], "+OK\r\n");
+    wait_for_state(&weir, &replicas.nodes[1], &["standing=\"primary\""]);
+    wait_until("it waits there", || blocked(&replicas, 1) > 0);
+    // Twice the command and once the reply would leave nothing for this.
+    client.send(encode(&["GET", "k"]));
+    weir.client()
+        .expect_command(&["RPUSH", &list, "x"], ":1\r\n");
+    let reply = client.try_read_reply().expect("an element");
+    assert!(reply.starts_with(b"*2\r\n$6000\r\n"), "{reply:?}");
+    client.expect("$-1\r\n");
 }

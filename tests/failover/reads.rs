@@ -251,3 +251,42 @@ fn a_replica_that_is_killed_costs_no_read() {
         }
     });
 }
+
+/// A read behind writes of which some wait in Weir takes its turn behind them.
+#[test]
+fn a_read_behind_writes_in_line_is_answered_behind_them() {
+    let mut replicas = Replicas::start(2);
+    let more = "[process]\nworkers = 1\n\
+                [route.main.failover]\nread_from = \"prefer_replica\"\nhold = \"20s\"\n\
+                [route.main.overload]\nin_flight = 1\ntarget = \"0s\"\n";
+    let weir = weir_before(&replicas, more);
+    let mut first = weir.client();
+    first.expect_command(&["SET", "k", "v"], "+OK\r\n");
+    let mut client = weir.client();
+    client.expect_command(&["SET", "k", "v"], "+OK\r\n");
+    for _ in 0..20 {
+        // One after the other has its place in line.
+        let pipeline = [
+            encode(&["SET", "k", "1"]),
+            encode(&["APPEND", "k", "2"]),
+            encode(&["GET", "k"]),
+        ];
+        client.send(pipeline.concat());
+        client.expect("+OK\r\n:2\r\n");
+        assert!(client.read_reply().starts_with(b"$"), "a value");
+    }
+    // And when all that is under way is in line.
+    replicas.nodes[0].stop();
+    first.send(encode(&["SET", "l", "1"]));
+    wait_until("it was sent", || {
+        weir.metric("weir_commands_in_flight", &[]) == 1.0
+    });
+    client.send([encode(&["SET", "k", "2"]), encode(&["GET", "k"])].concat());
+    wait_until("it waits", || {
+        weir.metric("weir_commands_waiting", &[]) == 1.0
+    });
+    replicas.nodes[0].cont();
+    first.expect("+OK\r\n");
+    client.expect("+OK\r\n");
+    assert!(client.read_reply().starts_with(b"$"), "a value");
+}

@@ -211,3 +211,41 @@ fn known_line(weir: &WeirProcess) -> RawClient {
     client.send(encode(&["GET", "k"]));
     client
 }
+
+/// Nobody but clients that have gone waits, and the node cannot be reached: what there was of
+/// lines and gates goes with them.
+#[test]
+fn a_line_of_clients_that_have_gone_ends_with_its_node() {
+    let mut redis = RedisServer::start();
+    let others = "backend.reconnect_min = \"1s\"\nbackend.reconnect_max = \"1s\"";
+    let mut weir = weir_with(&redis, "in_flight = 1", others);
+    for _ in 0..3 {
+        let (mut first, mut second) = (known(&weir), known(&weir));
+        // Another database: the node is found to be gone over another connection.
+        let mut third = known(&weir);
+        third.expect_command(&["SELECT", "1"], "+OK\r\n");
+        wait_until("nothing is under way", || {
+            weir.metric("weir_commands_in_flight", &[]) == 0.0
+        });
+        redis.stop();
+        send_and_wait(&weir, &mut first, &["GET", "k"], "weir_commands_in_flight");
+        send_and_wait(&weir, &mut second, &["INCR", "n"], "weir_commands_waiting");
+        second.reset();
+        first.reset();
+        third.send(encode(&["SET", "k", "v"]));
+        redis.kill();
+        wait_until("it is refused", || {
+            third.command(&["SET", "k", "v"]).starts_with(b"-")
+        });
+        third.reset();
+        wait_until("nobody waits", || {
+            weir.metric("weir_commands_waiting", &[]) == 0.0
+        });
+        redis.restart();
+        let mut client = weir.client();
+        wait_until("it is served again", || {
+            client.command(&["SET", "k", "v"]) == b"+OK\r\n"
+        });
+    }
+    assert!(weir.is_running());
+}

@@ -182,3 +182,42 @@ fn who_waits_for_a_lease_longer_than_allowed_is_told_which_setting_to_turn() {
     waiting.expect_command(&["WATCH", "k"], "+OK\r\n");
     waiting.expect_command(&["UNWATCH"], "+OK\r\n");
 }
+
+/// What may block goes on a connection of its own also when the keys of its client are not
+/// watched any more.
+#[test]
+fn after_an_expired_watch_commands_that_block_hold_up_nobody() {
+    let redis = RedisServer::start();
+    let weir = weir(&redis, "lease_idle = \"100ms\"\n");
+    let mut client = weir.client();
+    client.expect_command(&["WATCH", "k"], "+OK\r\n");
+    wait_until("the lease expires", || weir.metric(LEASED, &[]) == 0.0);
+    client.send(encode(&["BLPOP", "list", "0"]));
+    wait_until("it is blocked", || {
+        redis.info("clients", "blocked_clients") == "1"
+    });
+    let mut other = weir.client();
+    other.expect_command(&["SET", "k", "v"], "+OK\r\n");
+    other.expect_command(&["RPUSH", "list", "x"], ":1\r\n");
+    client.expect("*2\r\n$4\r\nlist\r\n$1\r\nx\r\n");
+    // To watch more changes nothing, and nobody else's block is about it.
+    client.expect_command(&["WATCH", "l"], "+OK\r\n");
+    other.expect_command(&["SET", "l", "v"], "+OK\r\n");
+    let block = [&["MULTI"][..], &["INCR", "n"], &["EXEC"]];
+    other.send(block.map(encode).concat());
+    other.expect("+OK\r\n+QUEUED\r\n*1\r\n:1\r\n");
+    client.expect_command(&["DISCARD"], "-ERR DISCARD without MULTI\r\n");
+    client.expect_command(&["MULTI"], "+OK\r\n");
+    client.expect_command(&["SET", "k", "w"], "+QUEUED\r\n");
+    client.expect_command(&["UNWATCH"], "+QUEUED\r\n");
+    client.expect_command(&["EXEC"], "*-1\r\n");
+    client.expect_command(&["GET", "k"], "$1\r\nv\r\n");
+    // A subscription has its own way, too.
+    client.expect_command(&["WATCH", "k"], "+OK\r\n");
+    wait_until("the lease expires", || weir.metric(LEASED, &[]) == 0.0);
+    let confirmation = "*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n";
+    client.expect_command(&["SUBSCRIBE", "c"], confirmation);
+    other.expect_command(&["PUBLISH", "c", "m"], ":1\r\n");
+    client.expect("*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n");
+    other.expect_command(&["GET", "k"], "$1\r\nv\r\n");
+}
