@@ -78,13 +78,20 @@ impl Main {
                     may_come_back = false;
                 },
                 _ = self.terminated.recv() => may_come_back = false,
-                told = told_by(&mut after) => if let Told::Gone(why) = told {
-                    after = None;
-                    if may_come_back && why != upgrade::TOLD_TO_STOP {
-                        tracing::error!("the process that took over is gone, serving again: {why}");
-                        let event = Event::new(EventKind::UpgradeFailed, "the process that took over");
-                        proxy.journal.note(event.with("why", why));
-                        return Drained::Resumed;
+                told = told_by(&mut after) => match told {
+                    Told::Ready => {}
+                    // The files are the other's to remove.
+                    Told::Leaves => self.stop_listening(true),
+                    Told::Gone(why) => {
+                        after = None;
+                        if may_come_back && why != upgrade::TOLD_TO_STOP {
+                            tracing::error!("the process that took over is gone, serving again: {why}");
+                            let event = Event::new(EventKind::UpgradeFailed, "the process that took over");
+                            proxy.journal.note(event.with("why", why));
+                            return Drained::Resumed;
+                        }
+                        // Nobody will let in who connects.
+                        self.stop_listening(why == upgrade::TOLD_TO_STOP);
                     }
                 },
             }
@@ -99,10 +106,16 @@ impl Main {
         let event = Event::new(EventKind::Draining, by);
         let clients = self.proxy.limits.taken();
         self.proxy.journal.note(event.with("clients", clients));
+        self.proxy.draining.set();
+        self.stop_listening(false);
+    }
+
+    /// Nobody is let in by this process again: who connects is refused, instead of waiting
+    /// in vain. `handed_over`: the files of Unix sockets are another process's.
+    fn stop_listening(&mut self, handed_over: bool) {
         // Nobody listens at the sockets when the acceptors have left as well.
         self.sockets.doors.clear();
-        self.gate.send_replace(Gate::Closed { handed_over: false });
-        self.proxy.draining.set();
+        self.gate.send_replace(Gate::Closed { handed_over });
         notify::tell(notify::State::Stopping);
     }
 

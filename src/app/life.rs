@@ -268,6 +268,8 @@ impl Main {
                 told = listen_to(&mut attempt) => {
                     let Some(Attempt { elder, order }) = attempt.take() else { continue };
                     match told {
+                        // It says why when it has gone.
+                        Told::Leaves => attempt = Some(Attempt { elder, order }),
                         Told::Ready => {
                             let _ = order.answer.send(Ok(elder.pid));
                             return Ok(End::Replaced(elder));

@@ -91,6 +91,8 @@ impl Deployment {
             tls: tls.clone(),
         };
         let node = Node::new(spec, settings, credentials.clone());
+        let share = super::share::Share::default();
+        share.add(&node);
         let is_standalone = backend.topology == TopologyKind::Standalone;
         let mut topology = Topology::standalone(node.id, node.address.clone());
         topology.is_writable = is_standalone;
@@ -111,7 +113,7 @@ impl Deployment {
                 covered: vec![Arc::default()],
             }),
             next_id: AtomicU32::new(1),
-            share: Default::default(),
+            share,
             outage_since: AtomicU64::new(u64::from(!is_standalone)),
             doubted: Notify::new(),
             met: watch::Sender::new(false),
@@ -270,9 +272,7 @@ impl Deployment {
         };
         let credentials = self.credentials.clone();
         let node = Node::new(spec, &self.settings.load(), credentials);
-        if self.share.withholds(address) {
-            node.ledger.set_cap(Some(0));
-        }
+        self.share.add(&node);
         node
     }
 }

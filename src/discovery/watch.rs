@@ -63,6 +63,9 @@ struct Watch {
     looked_up: BTreeSet<String>,
     /// When the primary was found to be it; at first, when the watch began.
     followed_at: Instant,
+    /// Since when all nodes can be asked: while one process replaces another, a node that
+    /// has no connection yet cannot.
+    asking_since: Instant,
     /// It was said that there is no primary.
     is_out: bool,
 }
@@ -99,6 +102,7 @@ pub async fn watch(deployment: Arc<Deployment>, tell: Box<dyn Fn()>) {
         resolved_at: None,
         looked_up: BTreeSet::new(),
         followed_at: Instant::now(),
+        asking_since: Instant::now(),
         is_out: false,
     };
     let mut tick = interval(TICK);
@@ -402,7 +406,12 @@ impl Watch {
         }
         let candidates: Vec<_> = self.members.iter().map(Watched::candidate).collect();
         let incumbent = self.incumbent.and_then(|id| self.place(id));
-        let appointed = self.appointed().filter(|&it| !self.is_passed_over(it));
+        let named = self.appointed();
+        if named.is_some_and(|it| !self.is_passed_over(it)) {
+            // When they name the one from before again, they mean it.
+            self.passed_over = None;
+        }
+        let appointed = named.filter(|&it| !self.is_passed_over(it));
         let verdict = elect(&candidates, incumbent, appointed, &self.lineage);
         for (watched, standing) in self.members.iter_mut().zip(&verdict.standings) {
             watched.standing = *standing;
@@ -458,12 +467,19 @@ impl Watch {
 
     /// Whether there are nodes that may yet say what they are, and nobody was the primary
     /// so far.
-    fn is_early(&self) -> bool {
+    fn is_early(&mut self) -> bool {
         let patience = self.deployment.settings().timeouts.connect;
         let unasked = |it: &Watched| it.health == Health::Unknown;
         let unresolved = |name: &String| !self.looked_up.contains(name);
+        let is_withheld = |it: &Watched| it.node.ledger.limits().cap == Some(0);
+        // This ends when the process before lends a place or has gone.
+        if self.incumbent.is_none()
+            && (self.members.iter()).any(|it| unasked(it) && is_withheld(it))
+        {
+            self.asking_since = Instant::now();
+        }
         self.incumbent.is_none()
-            && self.followed_at.elapsed() < patience
+            && self.asking_since.elapsed() < patience
             && (self.members.iter().any(unasked) || self.names.keys().any(unresolved))
     }
 

@@ -1,5 +1,7 @@
 //! One of the two dies in the middle.
 
+use std::net::TcpStream;
+
 use super::chain::Chain;
 use super::support::{ConnectionWatch, RedisServer, wait_until};
 
@@ -71,6 +73,9 @@ fn told_to_stop_both_stop() {
     chain.signal(libc::SIGTERM);
     wait_until("the new one has ended", || !super::chain::runs(chain.pid()));
     assert!(chain.weir.is_running());
+    wait_until("who connects is refused", || {
+        TcpStream::connect(chain.weir.address()).is_err()
+    });
     busy.expect_command(&["UNWATCH"], "+OK\r\n");
     busy.expect_closed();
     wait_until("the old one has ended", || !chain.weir.is_running());

@@ -12,4 +12,5 @@ mod chain;
 mod deaths;
 mod failures;
 mod load;
+mod nodes;
 mod others;

@@ -22,8 +22,8 @@ use crate::backend::{Kind, Node, Phase};
 use crate::net;
 use crate::session::Proxy;
 
-/// Until it must be ready: reading its settings takes milliseconds, meeting the nodes at
-/// most twice `timeouts.connect`, and the places for that come when connections are idle
+/// Until it must be ready: reading its settings takes milliseconds, meeting the nodes twice
+/// `timeouts.connect`, but no more than half of this, and the places for that come when connections are idle
 /// or have finished what they do.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -39,6 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) enum Told {
     /// It could serve.
     Ready,
+    /// It was told to end, and lets nobody in any more.
+    Leaves,
     /// It has gone before its time: why, if that is known.
     Gone(String),
 }
@@ -151,23 +153,24 @@ impl Elder {
     /// This process has closed all its connections, or will when it ends: waits, not for
     /// long, until it has, and leaves the whole budget to the successor.
     pub(crate) async fn finish(&self, proxy: &Proxy, patience: Duration) {
-        let nodes: Vec<Arc<Node>> = proxy
-            .routes
-            .iter()
-            .flat_map(|route| route.deployment.snapshot().nodes.clone())
-            .collect();
         let deadline = Instant::now() + patience;
         loop {
-            let mut own = 0;
-            for node in &nodes {
-                let snapshot = node.ledger.snapshot();
-                let lent = snapshot.of(Kind::Lent);
-                // None of its own any more.
-                node.ledger.set_cap(Some(lent));
-                own += snapshot.total() - lent;
-            }
+            let mut own = own_connections(proxy);
             if own == 0 {
-                break;
+                // What was lent leaves the ledger with the last word: nobody here may take
+                // its place, nor at a node that is found in the last moment.
+                for route in &proxy.routes {
+                    route.deployment.borrow_places();
+                }
+                own = own_connections(proxy);
+                if own == 0 {
+                    break;
+                }
+            }
+            for node in nodes(proxy) {
+                // None of its own any more.
+                let lent = node.ledger.snapshot().of(Kind::Lent);
+                node.ledger.set_cap(Some(lent));
             }
             if Instant::now() > deadline {
                 tracing::warn!(
@@ -182,6 +185,20 @@ impl Elder {
         // Until it has been written.
         let _ = tokio::time::timeout(UNTIL_SEEN, self.orders.closed()).await;
     }
+}
+
+fn nodes(proxy: &Proxy) -> impl Iterator<Item = Arc<Node>> {
+    let routes = proxy.routes.iter();
+    routes.flat_map(|route| route.deployment.nodes())
+}
+
+/// Connections that are not the successor's.
+fn own_connections(proxy: &Proxy) -> usize {
+    let own = |node: Arc<Node>| {
+        let snapshot = node.ledger.snapshot();
+        snapshot.total() - snapshot.of(Kind::Lent)
+    };
+    nodes(proxy).map(own).sum()
 }
 
 /// What is lent of one node.
@@ -215,7 +232,10 @@ impl Lender {
             tokio::select! {
                 word = hearing.next() => match word {
                     None => break,
-                    Some(word) if word.name == "bye" => left_by_will = true,
+                    Some(word) if word.name == "bye" => {
+                        left_by_will = true;
+                        let _ = self.tell.send(Told::Leaves);
+                    }
                     Some(word) => self.take(&word),
                 },
                 order = orders.recv() => match order {
@@ -300,8 +320,12 @@ impl Lender {
             self.accounts.insert(key.clone(), account);
         }
         let account = &self.accounts[&key];
-        // No more than there can be.
-        let places = places.min(account.node.ledger.limits().max_connections);
+        // No more than there can be; who asked for more counts on no more.
+        let most = account.node.ledger.limits().max_connections.max(1);
+        if places > most {
+            self.saying.say(&json!(["most", route, address, most]));
+        }
+        let places = places.min(most);
         for _ in account.waiting.get()..places {
             account.waiting.set(account.waiting.get() + 1);
             let loan = Loan {

@@ -16,6 +16,10 @@
 //!   drains, lends what comes free        opens its doors
 //!   "return",route,node  ──▶             "returned",route,node
 //!   "all"                                has the whole budget
+//!
+//!   "refused",route,node                 one that was waited for in vain
+//!   "own",route,node                     a node that the elder does not know
+//!   "most",route,node,n                  no more than n are waited for at once
 //! ```
 //!
 //! **The budget** stays one, and the elder's ledger keeps it: what the successor may have

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{Instant, interval, sleep};
 
 use super::link::{Hearing, Saying, Word, line, open};
 use super::{UNTIL_SEEN, VARIABLE, VERSION};
+use crate::backend::Node;
 use crate::net::{self, Inherited, Passed};
 use crate::session::Proxy;
 
@@ -22,6 +23,10 @@ const SOCKETS_WITHIN: Duration = Duration::from_secs(10);
 
 /// How often it is looked what is wanted and what can be given back.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// Nodes that cannot be asked, or do not say what they are, are not waited for any longer:
+/// the elder serves meanwhile, but has a deadline of its own.
+const MET_WITHIN: Duration = Duration::from_secs(15);
 
 /// Sockets that can be passed, at most: listeners are a handful.
 const SOCKETS_MAX: usize = 1024;
@@ -171,6 +176,10 @@ struct Account {
     owed: usize,
     /// Asked for and not answered yet.
     asked: usize,
+    /// The elder has no more than that wait at once.
+    most: Option<usize>,
+    /// It had a place, so that the node could be asked.
+    is_known: bool,
     /// The elder does not know the node.
     is_own: bool,
 }
@@ -187,6 +196,8 @@ impl Borrower {
         let met = met(self.proxy.clone());
         tokio::pin!(met);
         let (mut has_met, mut is_ready) = (false, false);
+        let latest = Instant::now() + MET_WITHIN;
+        let mut met_by = latest;
         let by_will = loop {
             tokio::select! {
                 word = hearing.next() => match word {
@@ -200,6 +211,11 @@ impl Borrower {
                 () = &mut met, if !has_met => has_met = true,
                 _ = looks.tick() => {
                     self.settle();
+                    if !self.can_ask_everywhere() {
+                        // The time that they have to answer begins when they are asked.
+                        met_by = latest.min(Instant::now() + self.patience());
+                    }
+                    has_met |= Instant::now() > met_by;
                     if has_met && !is_ready && self.has_a_place_everywhere() {
                         is_ready = true;
                         self.saying.say(&json!(["ready"]));
@@ -223,11 +239,22 @@ impl Borrower {
         match word.name.as_str() {
             "lent" => {
                 account.lent += 1;
+                account.is_known = true;
                 account.asked = account.asked.saturating_sub(1);
             }
-            "refused" => account.asked = account.asked.saturating_sub(1),
+            "refused" => {
+                account.asked = account.asked.saturating_sub(1);
+                // Asked for again with the next look, not at once.
+                return;
+            }
+            "most" => {
+                let most = word.number(2).max(1);
+                account.most = Some(most);
+                account.asked = account.asked.min(most);
+                return;
+            }
             "return" => account.owed += 1,
-            "own" => account.is_own = true,
+            "own" => (account.is_own, account.is_known) = (true, true),
             _ => {}
         }
         self.settle();
@@ -236,17 +263,31 @@ impl Borrower {
     /// Uses what is lent, asks for what is missing, gives back what is owed and free.
     fn settle(&mut self) {
         for route in &self.proxy.routes {
-            for node in &route.deployment.snapshot().nodes {
+            // Also those that are not published: what they are is learnt by asking them.
+            let nodes = route.deployment.nodes();
+            for (place, node) in nodes.iter().enumerate() {
+                let is_there = |it: &&Arc<Node>| it.address == node.address;
                 let key = (route.name.clone(), node.address.clone());
                 let account = self.accounts.entry(key).or_default();
-                let cap = (!account.is_own).then(|| account.lent.saturating_sub(account.owed));
+                let places = account.lent.saturating_sub(account.owed);
+                // What an earlier node at the address still has open is of the same places.
+                let before = nodes[..place].iter().filter(is_there);
+                let before: usize = before.map(|it| it.ledger.use_and_wants().0).sum();
+                let is_last = !nodes[place + 1..].iter().any(|it| is_there(&it));
+                let cap = match (account.is_own, is_last) {
+                    (true, _) => None,
+                    (false, true) => Some(places.saturating_sub(before)),
+                    (false, false) => Some(0),
+                };
                 if node.ledger.limits().cap != cap {
                     node.ledger.set_cap(cap);
                 }
-                let Some(cap) = cap else { continue };
+                if account.is_own || !is_last {
+                    continue;
+                }
                 let (used, wants) = node.ledger.use_and_wants();
                 // None is opened beyond the cap, so what is free now stays free.
-                let free = account.lent - used.max(cap).min(account.lent);
+                let free = account.lent - (used + before).max(places).min(account.lent);
                 if free > 0 {
                     account.lent -= free;
                     account.owed -= free;
@@ -258,6 +299,7 @@ impl Borrower {
                     0 => wants.max(1),
                     _ => wants,
                 };
+                let wants = account.most.map_or(wants, |most| wants.min(most));
                 if wants > account.asked {
                     account.asked = wants;
                     self.saying
@@ -265,6 +307,24 @@ impl Borrower {
                 }
             }
         }
+    }
+
+    /// Whether every node that is known of has had a connection to be asked over.
+    fn can_ask_everywhere(&self) -> bool {
+        self.proxy.routes.iter().all(|route| {
+            route.deployment.nodes().iter().all(|node| {
+                let key = (route.name.clone(), node.address.clone());
+                let account = self.accounts.get(&key);
+                account.is_some_and(|account| account.is_known)
+            })
+        })
+    }
+
+    /// How long the nodes may take to say what they are.
+    fn patience(&self) -> Duration {
+        let routes = self.proxy.routes.iter();
+        let connect = routes.map(|route| route.settings().timeouts.connect);
+        connect.max().unwrap_or_default().saturating_mul(2)
     }
 
     fn has_a_place_everywhere(&self) -> bool {
@@ -279,11 +339,9 @@ impl Borrower {
     }
 }
 
-/// Until every route knows its nodes, or has waited long enough for that: the elder serves
-/// meanwhile, and Redis may be away.
+/// Until every route knows its nodes, which may be never: Redis may be away.
 async fn met(proxy: Arc<Proxy>) {
     for route in &proxy.routes {
-        let patience = route.settings().timeouts.connect * 2;
-        let _ = timeout(patience, route.deployment.first_met()).await;
+        route.deployment.first_met().await;
     }
 }

@@ -106,7 +106,8 @@ pub(super) struct Book {
     pub(super) slots: BTreeMap<SlotId, Entry>,
     pub(super) partitions: HashMap<Partition, Standing>,
     pub(super) waiters: HashMap<WaiterId, Waiter>,
-    /// By kind, in order of arrival. Each has at most `queue_max` in it.
+    /// By kind, in order of arrival. Each has at most `queue_max` in it, but
+    /// for an upgrade (`line_max`).
     pub(super) lines: [BTreeSet<WaiterId>; Kind::COUNT],
     /// By kind: the number of the grant that it got last, for taking turns.
     pub(super) served: [u64; Kind::COUNT],

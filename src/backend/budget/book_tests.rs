@@ -321,6 +321,36 @@ fn the_line_is_bounded_and_names_its_limit() {
 }
 
 #[test]
+fn whom_only_an_upgrade_keeps_waiting_needs_no_place_in_a_line() {
+    let none_may_wait = BudgetLimits {
+        max_leases: 2,
+        queue_max: 0,
+        ..limits(4)
+    };
+    // The new process, which has nothing yet.
+    let mut world = World::new(none_may_wait.clone());
+    world.book.set_cap(Some(0), world.now);
+    for _ in 0..4 {
+        assert!(world.enqueue(Kind::Probe).is_some());
+    }
+    let refused = world.book.enqueue(Kind::Probe, world.now).unwrap_err();
+    assert_eq!(refused.because, RefusedBecause::QueueFull);
+    assert!(world.shared(0, 0).is_none());
+    assert_eq!(world.book.wants(world.now), 4);
+    // The old one, which has used up everything and is asked for all of it.
+    let mut world = World::new(none_may_wait);
+    for db in 0..4 {
+        world.shared(db, 0);
+    }
+    // One comes at once, from what is kept for service.
+    for _ in 0..1 + 4 {
+        assert!(world.enqueue(Kind::Lent).is_some());
+    }
+    assert!(world.book.enqueue(Kind::Lent, world.now).is_err());
+    assert!(world.book.enqueue(Kind::Probe, world.now).is_err());
+}
+
+#[test]
 fn a_worker_that_replaces_its_connection_gets_a_second_one_while_the_first_ends() {
     let mut world = World::new(limits(2));
     let Some(Served::Slot(old)) = world.shared(0, 0) else {

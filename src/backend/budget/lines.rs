@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::book::{Book, Decision, Time, WaiterId};
 use super::kind::{Kind, Partition};
-use super::limits::{Limit, Refused, RefusedBecause};
+use super::limits::{BudgetLimits, Limit, Refused, RefusedBecause};
 use super::slot::SlotCell;
 
 /// One who stands in line.
@@ -26,13 +26,28 @@ impl Book {
         let because = match self.counts.admit(kind, &self.limits) {
             Ok(()) => return Ok(()),
             Err(limit) if self.limits.value(limit) == 0 => RefusedBecause::LimitIsZero,
-            _ if self.lines[kind.index()].len() >= self.limits.queue_max => {
-                RefusedBecause::QueueFull
-            }
+            _ if self.lines[kind.index()].len() >= self.line_max(kind) => RefusedBecause::QueueFull,
             _ => return Ok(()),
         };
         self.counters.refused_queue_full[kind.index()] += 1;
         Err(self.refusal(kind, because))
+    }
+
+    /// How many may stand in this line. Who would not have to wait but for the other
+    /// process of an upgrade does not count as waiting, and that process asks for no more
+    /// places at once than there can be.
+    fn line_max(&self, kind: Kind) -> usize {
+        let limits = &self.limits;
+        let all = BudgetLimits {
+            cap: None,
+            ..limits.clone()
+        };
+        let lent = match kind {
+            Kind::Lent => all.total_max(),
+            _ if self.counts.admit(kind, &all).is_ok() => all.total_max() - limits.total_max(),
+            _ => 0,
+        };
+        limits.queue_max.saturating_add(lent)
     }
 
     /// Joins the line at its end.
