@@ -22,6 +22,9 @@ const DOORS_CLOSE: Duration = Duration::from_secs(1);
 /// How long the connections to Redis may take to close when nobody uses them any more.
 const NODES_CLOSE: Duration = Duration::from_secs(5);
 
+/// Why there is no upgrade during a drain.
+const LEAVES: &str = "it lets its clients leave; try again later";
+
 /// How a drain ended.
 pub(super) enum Drained {
     /// There is nothing left to do.
@@ -78,6 +81,9 @@ impl Main {
                     may_come_back = false;
                 },
                 _ = self.terminated.recv() => may_come_back = false,
+                // Not kept for when it may serve again.
+                Some(order) = self.upgrades.recv() => self.refuse(order, LEAVES),
+                _ = self.usr2.recv() => tracing::warn!(by = "SIGUSR2", "no upgrade, this process goes on: {LEAVES}"),
                 told = told_by(&mut after) => match told {
                     Told::Ready => {}
                     // The files are the other's to remove.

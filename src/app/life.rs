@@ -77,9 +77,9 @@ pub(super) struct Main {
     executable: Executable,
     pub(super) interrupted: Signal,
     pub(super) terminated: Signal,
-    usr2: Signal,
+    pub(super) usr2: Signal,
     drains: mpsc::UnboundedReceiver<String>,
-    upgrades: mpsc::UnboundedReceiver<Upgrade>,
+    pub(super) upgrades: mpsc::UnboundedReceiver<Upgrade>,
     console: Rc<Console>,
     /// While operators come in here.
     pub(super) front_desk: Option<watch::Sender<bool>>,
@@ -327,7 +327,7 @@ impl Main {
         }
     }
 
-    fn refuse(&self, order: Upgrade, why: &str) {
+    pub(super) fn refuse(&self, order: Upgrade, why: &str) {
         tracing::warn!(by = order.by, "no upgrade, this process goes on: {why}");
         let event = Event::new(EventKind::UpgradeFailed, &order.by).with("why", why);
         self.proxy.journal.note(event);

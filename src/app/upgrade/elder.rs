@@ -27,6 +27,9 @@ use crate::session::Proxy;
 /// or have finished what they do.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
+/// A socket pair takes so little at once, whether it is read or not.
+const SENT_WITHIN: Duration = Duration::from_secs(1);
+
 /// How often it is looked whether the child still runs.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -83,7 +86,11 @@ pub(crate) fn start(
     // It holds the other end now, and this process no longer does.
     drop(command);
     let pid = child.id();
-    let sent = send(&ours, sockets).and_then(|()| open(ours));
+    // A child that does not read does not hold this up.
+    let sent = ours
+        .set_write_timeout(Some(SENT_WITHIN))
+        .and_then(|()| send(&ours, sockets))
+        .and_then(|()| open(ours));
     let (hearing, saying, writer) = match sent {
         Ok(link) => link,
         Err(error) => {
