@@ -249,7 +249,10 @@ fn a_rule_has_its_clients_writes_refused_earlier_or_later_than_the_route() {
     });
     let refused = "-BUSY weir: the memory of Redis is nearly used up \
                    (limits.early.refuse_writes_above_memory), command not executed\r\n";
-    early.expect_command(&["SET", "more", "v"], refused);
+    // Another worker may hear of it a moment later.
+    wait_until("those of the rule's clients are, too", || {
+        early.command(&["SET", "more", "v"]) == refused.as_bytes()
+    });
     early.expect_command(&["MULTI"], "+OK\r\n");
     early.expect_command(&["SET", "more", "v"], refused);
     early.expect_command(&["DISCARD"], "+OK\r\n");
