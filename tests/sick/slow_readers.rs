@@ -146,7 +146,8 @@ fn not_known_yet(workers: usize) {
     // 2 MiB for each way between workers may be under way besides what is counted, and each
     // worker's part of the heap keeps some for itself.
     let links = workers * 8 * MIB;
-    let max = WEIR_LIMIT + links + ALLOWANCE;
+    // A buffer that grows is there twice for a moment.
+    let max = WEIR_LIMIT / 2 * 3 + links + ALLOWANCE;
     assert!(most < max, "Weir: {} MiB", most / MIB);
     drop(slow);
     wait_until("nothing is held for nobody", || {
