@@ -79,7 +79,7 @@ fn known_to_be_large(workers: usize) {
     let mut look = |other: &mut RawClient| {
         other.expect_command(&["GET", "small"], "$1\r\nv\r\n");
         most = most.max(weir.resident_bytes().saturating_sub(before));
-        redis_most = redis_most.max(reply_bytes(&mut direct) - redis_before);
+        redis_most = redis_most.max(reply_bytes(&mut direct).saturating_sub(redis_before));
     };
     let closed = || weir.metric("weir_clients_closed_total", &["reason=\"output_limit\""]);
     wait_until("some who do not read have given way", || {
@@ -94,7 +94,8 @@ fn known_to_be_large(workers: usize) {
         weir.metric("weir_large_replies_bytes", &[]) == 0.0
     });
     read_large(&mut other);
-    let redis_max = REDIS_LIMIT + 4 * MIB;
+    // Redis may have begun the next reply before its own account is rid of the last one.
+    let redis_max = REDIS_LIMIT + VALUE + 4 * MIB;
     assert!(redis_most < redis_max, "Redis: {} MiB", redis_most / MIB);
     // Nobody's window is larger than a MiB, and few have one.
     assert!(most < ALLOWANCE, "Weir: {} MiB", most / MIB);
