@@ -372,8 +372,11 @@ pub struct Extra {
     pub closes_when_answered: bool,
     /// Database to go back to if the server refuses the `SELECT` under way.
     pub previous_db: Option<u32>,
-    /// When a refused client's socket is closed; microseconds.
+    /// When the socket of a client that was refused, or told that this was all, is closed;
+    /// microseconds.
     pub close_at: u64,
+    /// It was told that this was all: what it sends still is thrown away.
+    pub takes_leave: bool,
     /// How many were asked to make room for it.
     pub rooms_asked: u8,
     /// It is refused because what is left is kept for others, and may be one of those.

@@ -398,6 +398,9 @@ impl State {
         };
         let flags = session.flags;
         let extra = session.extra.as_deref();
+        if extra.is_some_and(|extra| extra.takes_leave) {
+            return self.close(ticket.slot, CloseReason::Shutdown);
+        }
         if extra.is_some_and(|extra| !extra.subscriber.questions.is_empty()) {
             // It hears the answers.
             return;

@@ -162,12 +162,18 @@ impl State {
             return;
         };
         if session.flags.any(Flags::CLOSING) {
-            if session.output.is_empty() {
-                let reason = session.extra.as_ref().and_then(|extra| extra.close_reason);
+            let extra = session.extra.as_deref();
+            let takes_leave = extra.is_some_and(|extra| extra.takes_leave);
+            if session.output.is_empty() && !takes_leave {
+                let reason = extra.and_then(|extra| extra.close_reason);
                 self.close(ticket.slot, reason.unwrap_or(CloseReason::ByClient));
             }
             return;
         }
+        if self.draining.is_some() && self.drain_session(ticket) {
+            return;
+        }
+        let session = &self.sessions[ticket.slot as usize];
         if !session.flags.any(HALTED) && !session.input.is_empty() {
             self.take_buffered(ticket);
         }

@@ -325,7 +325,8 @@ impl State {
         let timeouts = &front.config.timeouts;
         if let Some(extra) = &session.extra {
             if extra.close_at != 0 && now >= extra.close_at {
-                return self.close(ticket.slot, CloseReason::Refused);
+                let reason = extra.close_reason.unwrap_or(CloseReason::Refused);
+                return self.close(ticket.slot, reason);
             }
             if extra.stuck_since != 0 && session.flags.any(Flags::WRITING) {
                 if !timeouts.write.is_zero() && since(extra.stuck_since) > timeouts.write {

@@ -8,6 +8,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 use support::{RedisServer, WeirProcess, encode, wait_until};
@@ -45,12 +46,7 @@ fn pipelines(address: SocketAddr, key: &str) -> (usize, usize) {
 #[test]
 fn not_one_reply_is_cut_under_load() {
     let redis = RedisServer::start();
-    // A client that is always busy is met between two batches only now and then.
-    let mut weir = WeirProcess::with_config(
-        &redis,
-        "[process]\ndrain_timeout = \"25s\"\n[admin]\nlisten = \"{admin}\"\n\
-         [route.main]\nlisten = \"{listen}\"\nbackend = \"{backend}\"\n",
-    );
+    let mut weir = WeirProcess::in_front_of(&redis);
     let address = weir.address();
     let keys: Vec<String> = (0..8).map(|n| format!("n{n}")).collect();
     let busy: Vec<_> = keys
@@ -77,6 +73,66 @@ fn not_one_reply_is_cut_under_load() {
         // What ran was answered; a batch that came too late did not run at all.
         assert_eq!(ran, replies, "{key}: {sent} sent");
         assert_eq!(replies % 10, 0, "{key}: half a batch was answered");
+    }
+    assert!(!weir.log().contains("drain timeout"), "{}", weir.log());
+}
+
+/// Sends `INCR`s without waiting for the replies, so that thousands are always under way, until
+/// it hears that nothing more comes: how many replies it read.
+fn never_pauses(address: SocketAddr, key: &str) -> usize {
+    const UNDER_WAY: usize = 20_000;
+    let mut socket = TcpStream::connect(address).expect("a connection");
+    socket
+        .set_read_timeout(Some(support::DEADLINE))
+        .expect("a socket option");
+    let (answered, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let mut writer = socket.try_clone().expect("a second handle");
+    let batch = encode(&["INCR", key]).repeat(20);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut sent = 0;
+            while !ended.load(Relaxed) {
+                if sent - answered.load(Relaxed) < UNDER_WAY {
+                    // Whoever has been told that this was all may not be able to.
+                    let _ = writer.write_all(&batch);
+                    sent += 20;
+                }
+            }
+        });
+        let mut buffer = [0; 4096];
+        let outcome = loop {
+            match socket.read(&mut buffer) {
+                Ok(n @ 1..) => {
+                    let replies = buffer[..n].iter().filter(|byte| **byte == b'\n');
+                    answered.fetch_add(replies.count(), Relaxed);
+                }
+                outcome => break outcome,
+            }
+        };
+        ended.store(true, Relaxed);
+        assert_eq!(outcome.expect("an end, not a reset"), 0);
+    });
+    answered.into_inner()
+}
+
+#[test]
+fn who_never_pauses_gets_every_reply_and_then_the_end() {
+    let redis = RedisServer::start();
+    let mut weir = WeirProcess::in_front_of(&redis);
+    let address = weir.address();
+    let keys = ["n0", "n1"];
+    let busy = keys.map(|key| thread::spawn(move || never_pauses(address, key)));
+    wait_until("all are served", || {
+        let mut direct = redis.client();
+        keys.iter()
+            .all(|key| direct.command(&["EXISTS", key]) == b":1\r\n")
+    });
+    assert!(weir.terminate().success());
+    for (key, client) in keys.iter().zip(busy) {
+        let replies = client.join().expect("a whole stream of replies");
+        let mut direct = redis.client();
+        direct.send(encode(&["GET", key]));
+        assert_eq!(direct.read_text(), replies.to_string(), "{key}");
     }
     assert!(!weir.log().contains("drain timeout"), "{}", weir.log());
 }
