@@ -152,6 +152,59 @@ fn a_pause_holds_what_writes_and_lets_pass_what_says_that_it_reads() {
 }
 
 #[test]
+fn a_pause_that_redis_refuses_holds_nobody_and_ends_for_nobody() {
+    let redis = RedisServer::start();
+    redis.command(&["ACL", "SETUSER", "bob", "on", ">pw", "~*", "+get"]);
+    let weir = WeirProcess::in_front_of(&redis);
+    let (mut bob, mut operator, mut writer) = (weir.client(), weir.client(), weir.client());
+    bob.expect_command(&["AUTH", "bob", "pw"], "+OK\r\n");
+    for mode in ["ALL", "WRITE"] {
+        let refused = text(&bob.command(&["CLIENT", "PAUSE", "100000", mode]));
+        assert!(refused.starts_with("-NOPERM"), "{refused}");
+        writer.expect_command(&["SET", "key", "1"], "+OK\r\n");
+    }
+    operator.expect_command(&["CLIENT", "PAUSE", "100000", "WRITE"], "+OK\r\n");
+    writer.send(support::encode(&["SET", "key", "2"]));
+    let is_held = |operator: &mut RawClient| {
+        text(&operator.command(&["INFO", "clients"])).contains("blocked_clients:1\r\n")
+    };
+    wait_until("SET is held", || is_held(&mut operator));
+    let refused = text(&bob.command(&["CLIENT", "UNPAUSE"]));
+    assert!(refused.starts_with("-NOPERM"), "{refused}");
+    assert!(is_held(&mut operator), "the pause goes on");
+    operator.expect_command(&["CLIENT", "UNPAUSE"], "+OK\r\n");
+    writer.expect("+OK\r\n");
+}
+
+#[test]
+fn a_pause_that_a_busy_redis_refuses_leaves_the_one_before_as_it_was() {
+    let redis = RedisServer::start();
+    redis.command(&["CONFIG", "SET", "lua-time-limit", "10"]);
+    let weir = WeirProcess::in_front_of(&redis);
+    let (mut operator, mut writer) = (weir.client(), weir.client());
+    operator.expect_command(&["PING"], "+PONG\r\n");
+    operator.expect_command(&["CLIENT", "PAUSE", "100000", "WRITE"], "+OK\r\n");
+    writer.send(support::encode(&["SET", "key", "1"]));
+    let is_held = |operator: &mut RawClient| {
+        text(&operator.command(&["INFO", "clients"])).contains("blocked_clients:1\r\n")
+    };
+    wait_until("SET is held", || is_held(&mut operator));
+    let mut script = redis.client();
+    script.send(support::encode(&["EVAL_RO", "while true do end", "0"]));
+    wait_until("Redis is busy", || {
+        text(&redis.command(&["PING"])).starts_with("-BUSY")
+    });
+    let refused = text(&operator.command(&["CLIENT", "PAUSE", "100000", "ALL"]));
+    assert!(refused.starts_with("-BUSY"), "{refused}");
+    redis.command(&["SCRIPT", "KILL"]);
+    script.read_reply();
+    assert!(is_held(&mut operator), "writes are held, and reads are not");
+    operator.expect_command(&["GET", "key"], "$-1\r\n");
+    operator.expect_command(&["CLIENT", "UNPAUSE"], "+OK\r\n");
+    writer.expect("+OK\r\n");
+}
+
+#[test]
 fn a_monitor_shows_what_clients_do_and_not_what_weir_does() {
     let redis = RedisServer::start();
     let weir = WeirProcess::in_front_of(&redis);

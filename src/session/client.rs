@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 
 use super::effect::Effect;
 use super::outbox::Outbox;
+use super::pause::AskedPause;
 use super::redirect::Redirect;
 use super::registry::Census;
 use super::reply_size::ReplySize;
@@ -340,6 +341,8 @@ pub struct Extra {
     pub redirect: Option<Redirect>,
     /// The connection that they come over; see [`super::redirect`].
     pub receiver: Option<u32>,
+    /// The `CLIENT PAUSE` that Redis has not answered.
+    pub asked_pause: Option<Box<AskedPause>>,
     /// The redirection at the front of the input can go ahead.
     pub redirect_checked: bool,
     /// What is to be written once the reply under way is over.

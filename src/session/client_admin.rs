@@ -15,7 +15,7 @@ use super::dispatch::{Row, silent_or};
 use super::failure;
 use super::input::{Request, Step};
 use super::leases::{LeaseWish, Patience};
-use super::pause::Pause;
+use super::pause::{AskedPause, Pause};
 use super::permission;
 use super::proxy::Message;
 use super::redirect::Redirect;
@@ -102,13 +102,9 @@ impl State {
             ClientCommand::Pause { milliseconds, mode } => {
                 self.pause_clients(ticket, request, row, (milliseconds, mode), silent)
             }
+            // What is held goes on when Redis says that it may.
             ClientCommand::Unpause => {
-                let route = self.sessions[ticket.slot as usize].route;
-                let step = self.on_control(ticket, request, row, silent);
-                if step == Step::Taken {
-                    self.tell_pause(route, None);
-                }
-                step
+                self.on_control(ticket, request, row, silent_or(silent, Marks::WHOLE))
             }
             ClientCommand::Unblock { id, reason } => self.unblock_client(ticket, id, reason),
             change => {
@@ -155,16 +151,16 @@ impl State {
         ticket: Ticket,
         request: &Request<'_>,
         row: Row,
-        silent: bool,
+        marks: Marks,
     ) -> Step {
         match self.control_conn(ticket) {
             Ok(conn) => {
-                let marks = silent_or(silent, row.marks());
+                let marks = row.marks().with(marks);
                 let step = self.send_on(ticket, conn, request.frame, row.id, marks);
                 self.set_barrier(ticket);
                 step
             }
-            Err(failure) => self.refuse(ticket, &failure, silent),
+            Err(failure) => self.refuse(ticket, &failure, marks.any(Marks::SILENT)),
         }
     }
 
@@ -181,7 +177,7 @@ impl State {
             Some(ClientKind::Primary | ClientKind::Replica)
         ) {
             // No replica connects through Weir: the node knows its own.
-            return self.on_control(ticket, request, row, silent);
+            return self.on_control(ticket, request, row, silent_or(silent, Marks::NONE));
         }
         let session = &self.sessions[ticket.slot as usize];
         let (route, id) = (session.route, session.id);
@@ -215,7 +211,7 @@ impl State {
             filter.kind(),
             Some(ClientKind::Primary | ClientKind::Replica)
         ) {
-            return self.on_control(ticket, request, row, silent);
+            return self.on_control(ticket, request, row, silent_or(silent, Marks::NONE));
         }
         let key = self.sessions[ticket.slot as usize].partition.clone();
         let node = self.node_of(ticket);
@@ -360,6 +356,9 @@ impl State {
         self.refresh_special(ticket);
     }
 
+    /// Holds commands from now on and not when Redis has said that it does: what were sent
+    /// meanwhile would hold up all that is on its connection. If Redis refuses, or that is
+    /// not known, everything is as before.
     fn pause_clients(
         &mut self,
         ticket: Ticket,
@@ -369,12 +368,37 @@ impl State {
         silent: bool,
     ) -> Step {
         let route = self.sessions[ticket.slot as usize].route;
-        let step = self.on_control(ticket, request, row, silent);
-        if step == Step::Taken {
-            let pause = Pause::of(self.clock.now(), milliseconds, mode);
-            self.tell_pause(route, Some(pause));
+        let step = self.on_control(ticket, request, row, silent_or(silent, Marks::WHOLE));
+        let before = self.fronts[route as usize].pause;
+        let asked = Pause::of(self.clock.now(), milliseconds, mode);
+        if let Some(session) = self.session(ticket)
+            && session.in_flight > 0
+        {
+            session.extra().asked_pause = Some(Box::new(AskedPause { asked, before }));
+            self.tell_pause(route, Some(asked));
         }
         step
+    }
+
+    /// The node's answer to `CLIENT PAUSE`.
+    pub(super) fn pause_answered(&mut self, ticket: Ticket, reply: &[u8]) {
+        let session = &mut self.sessions[ticket.slot as usize];
+        let route = session.route;
+        let asked = session.extra().asked_pause.take();
+        if let Some(refused) = asked.filter(|_| reply.first() != Some(&b'+')) {
+            for worker in 0..self.proxy.workers() {
+                let refused = *refused;
+                self.proxy
+                    .send(worker, Message::PauseRefused { route, refused });
+            }
+        }
+    }
+
+    /// The node's answer to `CLIENT UNPAUSE`.
+    pub(super) fn unpause_answered(&mut self, ticket: Ticket, reply: &[u8]) {
+        if reply.first() == Some(&b'+') {
+            self.tell_pause(self.sessions[ticket.slot as usize].route, None);
+        }
     }
 
     fn unblock_client(&mut self, ticket: Ticket, id: i64, reason: UnblockReason) -> Step {

@@ -456,6 +456,8 @@ impl State {
                 rewritten = self.name_target(entry.to, reply);
             }
             "client|tracking" => self.tracking_answered(entry.to, reply),
+            "client|pause" => self.pause_answered(entry.to, reply),
+            "client|unpause" => self.unpause_answered(entry.to, reply),
             "publish" | "spublish" => {
                 rewritten = self.correct(entry.to, reply);
                 let reply = rewritten.as_deref().unwrap_or(reply);

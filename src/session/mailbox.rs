@@ -64,6 +64,7 @@ impl State {
             }
             Message::Topology { route } => self.take_topology(route),
             Message::Pause { route, pause } => self.set_pause(route, pause),
+            Message::PauseRefused { route, refused } => self.take_back_pause(route, refused),
             Message::Invalidate {
                 route,
                 target,

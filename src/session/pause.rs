@@ -31,6 +31,15 @@ pub struct Pause {
     pub is_bounded: bool,
 }
 
+/// A `CLIENT PAUSE` that Redis has not answered: commands are held already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AskedPause {
+    /// What was asked for.
+    pub asked: Pause,
+    /// What was in force before.
+    pub before: Option<Pause>,
+}
+
 /// The clients of one route whose commands a worker holds.
 #[derive(Debug, Default)]
 pub struct Paused {
@@ -287,6 +296,19 @@ impl State {
             self.release_paused(route);
         }
         self.lobbies_paused(route);
+    }
+
+    /// Redis does not pause: what was held for that goes on, unless another pause has come
+    /// meanwhile.
+    pub(super) fn take_back_pause(&mut self, route: u16, refused: AskedPause) {
+        let AskedPause { asked, before } = refused;
+        let front = &mut self.fronts[route as usize];
+        if front.pause == Some(asked.and(before)) {
+            front.pause = before;
+            // What the other one holds, too, is looked at again and held.
+            self.release_paused(route);
+            self.lobbies_paused(route);
+        }
     }
 
     /// Ends pauses whose time is over.

@@ -1,6 +1,7 @@
 //! Whether a client may do what concerns others. Weir answers `CLIENT LIST`, `KILL` and
-//! `UNBLOCK` itself, and so Redis's ACL does not see them. Before they are done, Redis is
-//! asked as that client's user, by the same subcommand for a client that there is not.
+//! `UNBLOCK` itself, and so Redis's ACL does not see them; for `CLIENT PAUSE` it holds commands
+//! before Redis has said that it does. Before they are done, Redis is asked as that client's
+//! user, by the same subcommand for a client that there is not, or a time that is none.
 
 use super::client::{Answer, Flags};
 use super::client_command::ClientCommand;
@@ -13,7 +14,7 @@ use crate::metrics::ErrorCause;
 const NOBODY: &[u8] = b"9223372036854775807";
 
 /// The command in a form that does nothing; `None` if it concerns its own client alone,
-/// or goes to Redis anyway.
+/// or goes to Redis before anything is done.
 pub(super) fn question(command: &ClientCommand) -> Option<Vec<&'static [u8]>> {
     let client = b"CLIENT".as_slice();
     match command {
@@ -22,6 +23,7 @@ pub(super) fn question(command: &ClientCommand) -> Option<Vec<&'static [u8]>> {
             Some(vec![client, b"KILL", b"ID", NOBODY])
         }
         ClientCommand::Unblock { .. } => Some(vec![client, b"UNBLOCK", NOBODY]),
+        ClientCommand::Pause { .. } => Some(vec![client, b"PAUSE", b"x"]),
         _ => None,
     }
 }
@@ -86,7 +88,9 @@ mod tests {
         assert_eq!(asked("CLIENT KILL 1.2.3.4:5"), Some(b"KILL".as_slice()));
         assert_eq!(asked("CLIENT KILL ID 7"), Some(b"KILL".as_slice()));
         assert_eq!(asked("CLIENT UNBLOCK 7"), Some(b"UNBLOCK".as_slice()));
+        assert_eq!(asked("CLIENT PAUSE 7"), Some(b"PAUSE".as_slice()));
         for own in [
+            "CLIENT UNPAUSE",
             "CLIENT ID",
             "CLIENT SETNAME a",
             "CLIENT INFO",

@@ -21,7 +21,7 @@ use super::gate_tick::Episode;
 use super::links::{Batch, Way};
 use super::lobby::{FromLobby, ToLobby};
 use super::newcomer::Newcomer;
-use super::pause::Pause;
+use super::pause::{AskedPause, Pause};
 use super::registry::Kill;
 use super::room::Seeker;
 use crate::admission::{ClientPermit, Group, Limits};
@@ -185,6 +185,13 @@ pub enum Message {
         route: u16,
         /// The pause in force; `None` releases.
         pause: Option<Pause>,
+    },
+    /// Redis has refused a `CLIENT PAUSE`.
+    PauseRefused {
+        /// On which route.
+        route: u16,
+        /// Which.
+        refused: AskedPause,
     },
     /// A client of another worker reads for one that may be here.
     Invalidate {
