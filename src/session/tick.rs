@@ -154,6 +154,10 @@ impl State {
     }
 
     fn tick_conn(&mut self, index: u32) {
+        if !self.conns.contains(index as usize) {
+            // It went with a client whose deadline passed on another one.
+            return;
+        }
         let now = self.clock.now();
         self.report_to_node(index);
         self.expire_requests(index);
@@ -255,6 +259,10 @@ impl State {
             self.conns[index as usize].in_flight[place].marks = marks;
             if place == 0 && self.conns[index as usize].head_started() {
                 self.close(entry.to.slot, CloseReason::BackendLost);
+                if !self.conns.contains(index as usize) {
+                    // It was that client's own.
+                    return;
+                }
                 continue;
             }
             self.count_error(entry.to, cause);

@@ -310,3 +310,32 @@ fn bytes_that_are_no_reply_cost_the_connection_and_nobody_gets_them() {
         client.expect_nothing_pending();
     }
 }
+
+#[test]
+fn a_deadline_in_the_middle_of_a_reply_closes_its_client_and_nobody_else() {
+    let redis = RedisServer::start();
+    // On a connection of the client's own, and with more behind it.
+    let node = FakeNode::start(|_, command| match command[0].as_str() {
+        "WATCH" => Act::Say(b"+OK\r\n".to_vec()),
+        "GET" if command[1] == "first" => {
+            let mut half = b"$1000000\r\n".to_vec();
+            half.resize(500_000, b'x');
+            Act::Say(half)
+        }
+        "GET" => Act::Say(Vec::new()),
+        _ => Act::Say(b"+PONG\r\n".to_vec()),
+    });
+    let settings = "[route.main.timeouts]\nrequest = \"300ms\"\n[process]\nworkers = 1\n";
+    let weir = weir_at(&redis, node.address(), settings);
+    let mut client = weir.client();
+    client.expect_command(&["WATCH", "key"], "+OK\r\n");
+    client.send([encode(&["GET", "first"]), encode(&["GET", "second"])].concat());
+    assert!(client.try_read_reply().is_err(), "half a reply is not one");
+    // The same worker looks at deadlines as before.
+    let reply = ask(&mut weir.client(), "GET third");
+    assert!(
+        error(&reply).is_some_and(is_unknown),
+        "{}",
+        reply.escape_ascii()
+    );
+}
