@@ -170,9 +170,9 @@ impl Main {
     }
 
     /// The last steps.
-    pub(super) async fn close(&mut self, after: Option<Elder>) {
+    pub(super) async fn close(&mut self, after: Option<&Elder>) {
         let handed_over = after.is_some();
-        if let Some(elder) = &after {
+        if let Some(elder) = after {
             let patience = match self.proxy.limits.taken() {
                 0 => NODES_CLOSE,
                 _ => Duration::ZERO,

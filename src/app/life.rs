@@ -162,14 +162,14 @@ pub(super) async fn live(life: Life) -> io::Result<()> {
     if let Some(every) = notify::watchdog() {
         tokio::task::spawn_local(keep_alive(every));
     }
-    let began = loop {
+    let (began, after) = loop {
         let end = main.serve().await?;
         let began = Instant::now();
         match main.drain(end).await {
             Drained::Resumed => main.resume()?,
             Drained::Done(after) => {
-                main.close(after).await;
-                break began;
+                main.close(after.as_ref()).await;
+                break (began, after);
             }
         }
     };
@@ -177,6 +177,8 @@ pub(super) async fn live(life: Life) -> io::Result<()> {
     let _ = stop.send(true);
     // The last of them are sent; how long that may take is bounded there.
     let _ = traces.await;
+    // Not before: what the successor has is counted here to the end.
+    drop(after);
     tracing::info!(took = ?began.elapsed(), "stopped");
     Ok(())
 }
@@ -280,7 +282,8 @@ impl Main {
                 }
             };
             if let Some(Attempt { elder, order }) = attempt {
-                elder.kill();
+                // Left alone it would take this process's end for its turn to serve.
+                elder.kill().await;
                 self.refuse(order, "Weir was told to stop");
             }
             if let Some(before) = &self.before {

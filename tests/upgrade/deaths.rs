@@ -64,6 +64,29 @@ fn a_process_that_dies_while_it_drains_leaves_the_whole_budget() {
 }
 
 #[test]
+fn a_process_that_leaves_with_clients_leaves_its_successor_alone() {
+    let redis = RedisServer::start();
+    let mut chain = Chain::start(&redis, "drain_timeout = \"1s\"", "max_connections = 8", "");
+    let watch = ConnectionWatch::start(&redis);
+    // It never lets its connection go.
+    let mut busy = chain.weir.client();
+    busy.expect_command(&["WATCH", "k"], "+OK\r\n");
+    chain.upgrade();
+    let mut next = chain.weir.client();
+    next.expect_command(&["SET", "k", "v"], "+OK\r\n");
+    chain.wait_for_elders();
+    assert!(
+        chain
+            .weir
+            .log()
+            .contains("leaving with connections to Redis")
+    );
+    chain.wait_for_budget(1);
+    next.expect_command(&["GET", "k"], "$1\r\nv\r\n");
+    watch.assert_at_most(8);
+}
+
+#[test]
 fn told_to_stop_both_stop() {
     let redis = RedisServer::start();
     let mut chain = Chain::start(&redis, "drain_timeout = \"20s\"", "max_connections = 4", "");

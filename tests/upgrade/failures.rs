@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::chain::{Chain, config};
+use super::chain::{Chain, config, runs};
 use super::support::{
     ConnectionWatch, RawClient, RedisServer, ReservedPort, WeirProcess, binary, wait_until,
 };
@@ -131,4 +131,27 @@ fn an_executable_that_fails_or_hangs_is_given_up() {
     assert_eq!(log.matches("handing over").count(), before + 1);
     wait_until("the process before has ended", || !chain.weir.is_running());
     RawClient::connect(chain.weir.address()).expect_command(&["PING"], "+PONG\r\n");
+}
+
+#[test]
+fn who_is_told_to_stop_does_not_leave_a_successor_behind() {
+    let redis = RedisServer::start();
+    let directory = tempfile::tempdir().expect("a directory");
+    let executable = directory.path().join("weir");
+    let mut chain = weir_from(&redis, &executable, directory.path());
+    let said = directory.path().join("pid");
+    // It never becomes ready, and does not stop when it is asked to.
+    let script = format!(
+        "#!/bin/sh\ntrap '' TERM INT\necho $$ > {0}.new\nmv {0}.new {0}\nwhile :; do sleep 0.1; done\n",
+        said.display()
+    );
+    replace(&executable, &script);
+    chain.signal(libc::SIGUSR2);
+    wait_until("it has been started", || said.exists());
+    let pid = fs::read_to_string(&said).expect("its process id");
+    let pid: u32 = pid.trim().parse().expect("a number");
+    assert!(runs(pid));
+    chain.signal(libc::SIGTERM);
+    wait_until("Weir has ended", || !chain.weir.is_running());
+    assert!(!runs(pid), "{}", chain.weir.log());
 }

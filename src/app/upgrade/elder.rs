@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,15 @@ const SENT_WITHIN: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether the child still runs.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How often while it is known to end.
+const LOOK_CLOSELY: Duration = Duration::from_millis(5);
+
+/// Who has closed its end is about to exit; how it does says more than being killed.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
+
+/// A process that is killed is gone at once, and what it had at Redis [`UNTIL_SEEN`] later.
+const GONE_WITHIN: Duration = Duration::from_secs(3);
 
 /// A place that was wanted is taken back when it has not come by then: nobody waits that
 /// long for a connection.
@@ -152,9 +161,13 @@ impl Elder {
         let _ = self.orders.send(Order::Go);
     }
 
-    /// It is not wanted any more.
-    pub(crate) fn kill(&self) {
+    /// It is not wanted any more: waits until it has gone, and what it had at Redis with it.
+    pub(crate) async fn kill(mut self) {
         let _ = self.orders.send(Order::Kill);
+        let gone = async { while !matches!(self.told().await, Told::Gone(_)) {} };
+        if timeout(GONE_WITHIN, gone).await.is_err() {
+            tracing::warn!(pid = self.pid, "a process that was killed is still there");
+        }
     }
 
     /// This process has closed all its connections, or will when it ends: waits, not for
@@ -233,12 +246,13 @@ struct Lender {
 impl Lender {
     async fn run(mut self, mut hearing: Hearing, orders: &mut mpsc::UnboundedReceiver<Order>) {
         let mut looks = interval(LOOK);
-        let mut left_by_will = false;
+        let (mut left_by_will, mut may_serve) = (false, false);
         let deadline = Instant::now() + READY_WITHIN;
-        loop {
+        let patience = loop {
             tokio::select! {
                 word = hearing.next() => match word {
-                    None => break,
+                    // It says nothing more only when it ends.
+                    None => break ENDS_WITHIN,
                     Some(word) if word.name == "bye" => {
                         left_by_will = true;
                         let _ = self.tell.send(Told::Leaves);
@@ -246,36 +260,35 @@ impl Lender {
                     Some(word) => self.take(&word),
                 },
                 order = orders.recv() => match order {
-                    Some(Order::Go) => self.saying.say(&json!(["go"])),
+                    Some(Order::Go) => {
+                        may_serve = true;
+                        self.saying.say(&json!(["go"]));
+                    }
                     Some(Order::All) => {
                         self.saying.say(&json!(["all"]));
                         return;
                     }
-                    Some(Order::Kill) | None => {
-                        let _ = self.child.kill();
-                        break;
-                    }
+                    // This process ends first: the other serves, and learns of it by itself.
+                    None if may_serve => return,
+                    Some(Order::Kill) | None => break Duration::ZERO,
                 },
                 _ = looks.tick() => {
                     if !self.is_ready && Instant::now() > deadline {
                         self.reason = Some(format!("it was not ready within {READY_WITHIN:?}"));
-                        let _ = self.child.kill();
-                        break;
+                        break Duration::ZERO;
                     }
                     if matches!(self.child.try_wait(), Ok(Some(_))) {
                         // What it said last may not have been read yet.
                         while let Ok(Some(word)) = timeout(LOOK, hearing.next()).await {
                             self.take(&word);
                         }
-                        break;
+                        break Duration::ZERO;
                     }
                 },
                 Some(_) = self.loans.join_next() => {}
             }
-        }
-        // It has gone, or is not wanted: then it does not hold this up.
-        let _ = self.child.kill();
-        let status = self.child.wait();
+        };
+        let status = self.ended(patience).await;
         let why = self.reason.take().unwrap_or_else(|| match status {
             _ if left_by_will => TOLD_TO_STOP.to_owned(),
             Ok(status) => format!("it ended: {status}"),
@@ -287,6 +300,21 @@ impl Lender {
         }
         self.loans.shutdown().await;
         let _ = self.tell.send(Told::Gone(why));
+    }
+
+    /// Waits until the child has ended, by itself or, when the patience is over, killed.
+    /// What it had stays lent until then, however long the kernel takes.
+    async fn ended(&mut self, patience: Duration) -> io::Result<ExitStatus> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                let _ = self.child.kill();
+            }
+            sleep(LOOK_CLOSELY).await;
+        }
     }
 
     fn take(&mut self, word: &Word) {
