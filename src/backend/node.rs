@@ -93,6 +93,8 @@ pub struct NodeSpec {
     pub journal: Arc<Journal>,
     /// TLS to it, if it is spoken.
     pub tls: Option<Arc<NodeTls>>,
+    /// What counts the connections to its address, if there are any from before.
+    pub ledger: Option<Arc<Ledger>>,
 }
 
 /// One Redis node.
@@ -178,12 +180,19 @@ impl Node {
         // The seed only has to differ between processes that lose the same node.
         let seed = u64::from(std::process::id()) << 32 | u64::from(spec.workers as u32);
         let facts = ServerFacts::default();
+        let ledger = match spec.ledger {
+            Some(ledger) => {
+                ledger.set_limits(limits);
+                ledger
+            }
+            None => Ledger::new(limits, spec.workers),
+        };
         Arc::new(Node {
             id: spec.id,
             address: spec.address,
             settings: ArcSwap::new(settings.clone()),
             route: spec.route,
-            ledger: Ledger::new(limits, spec.workers),
+            ledger,
             credentials,
             journal: spec.journal,
             tls: spec.tls,

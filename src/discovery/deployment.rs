@@ -89,6 +89,7 @@ impl Deployment {
             workers,
             journal: journal.clone(),
             tls: tls.clone(),
+            ledger: None,
         };
         let node = Node::new(spec, settings, credentials.clone());
         let share = super::share::Share::default();
@@ -269,6 +270,7 @@ impl Deployment {
             workers: self.workers,
             journal: self.journal.clone(),
             tls: self.tls.clone(),
+            ledger: self.share.ledger_at(address),
         };
         let credentials = self.credentials.clone();
         let node = Node::new(spec, &self.settings.load(), credentials);

@@ -14,7 +14,6 @@ use tokio::time::{Instant, interval, sleep};
 
 use super::link::{Hearing, Saying, Word, line, open};
 use super::{UNTIL_SEEN, VARIABLE, VERSION};
-use crate::backend::Node;
 use crate::net::{self, Inherited, Passed};
 use crate::session::Proxy;
 
@@ -264,30 +263,20 @@ impl Borrower {
     fn settle(&mut self) {
         for route in &self.proxy.routes {
             // Also those that are not published: what they are is learnt by asking them.
-            let nodes = route.deployment.nodes();
-            for (place, node) in nodes.iter().enumerate() {
-                let is_there = |it: &&Arc<Node>| it.address == node.address;
+            for node in route.deployment.nodes() {
                 let key = (route.name.clone(), node.address.clone());
                 let account = self.accounts.entry(key).or_default();
                 let places = account.lent.saturating_sub(account.owed);
-                // What an earlier node at the address still has open is of the same places.
-                let before = nodes[..place].iter().filter(is_there);
-                let before: usize = before.map(|it| it.ledger.use_and_wants().0).sum();
-                let is_last = !nodes[place + 1..].iter().any(|it| is_there(&it));
-                let cap = match (account.is_own, is_last) {
-                    (true, _) => None,
-                    (false, true) => Some(places.saturating_sub(before)),
-                    (false, false) => Some(0),
-                };
+                let cap = (!account.is_own).then_some(places);
                 if node.ledger.limits().cap != cap {
                     node.ledger.set_cap(cap);
                 }
-                if account.is_own || !is_last {
+                if account.is_own {
                     continue;
                 }
                 let (used, wants) = node.ledger.use_and_wants();
                 // None is opened beyond the cap, so what is free now stays free.
-                let free = account.lent - (used + before).max(places).min(account.lent);
+                let free = account.lent - used.max(places).min(account.lent);
                 if free > 0 {
                     account.lent -= free;
                     account.owed -= free;
