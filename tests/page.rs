@@ -45,7 +45,8 @@ fn a_browser_shows_that_all_is_well_and_what_is_connected() {
     }
     wait_for_a_sample(&weir, "\"clients\":3");
     let page = rendered(&weir);
-    assert!(page.contains("All is well."), "{page}");
+    // Not in the script, which is part of the page.
+    assert!(page.contains("<strong>All is well.<"), "{page}");
     assert!(page.contains("<h2>main</h2>"), "the route: {page}");
     assert!(page.contains("3 of 10000"), "the clients: {page}");
     assert!(page.contains("Weir started: "), "the events: {page}");
@@ -94,6 +95,30 @@ fn a_browser_shows_which_redis_is_gone() {
     assert!(page.contains("cannot be used"), "{page}");
     assert!(page.contains("node went down"), "{page}");
     assert!(page.contains("class=\"bad\""), "{page}");
+}
+
+#[test]
+fn a_browser_shows_what_the_doctor_finds_first() {
+    let redis = RedisServer::start();
+    let weir = WeirProcess::with_config(
+        &redis,
+        "[admin]\nlisten = \"{admin}\"\n[route.main]\nlisten = \"{listen}\"\n\
+         [route.main.backend]\naddress = \"{backend}\"\nmax_blocking = 2\n",
+    );
+    // Moves between lists of their own cannot share a connection.
+    let mut workers: Vec<_> = (0..2).map(|_| weir.client()).collect();
+    for (number, worker) in workers.iter_mut().enumerate() {
+        worker.send(format!("BLMOVE from{number} to{number} LEFT LEFT 0\r\n"));
+    }
+    wait_for_a_sample(&weir, "\"cause\":\"blocked_workers\"");
+    wait_for_a_sample(&weir, "\"maxclients\":10000");
+    let page = rendered(&weir);
+    assert!(
+        page.contains("<strong>One thing needs attention.<"),
+        "{page}"
+    );
+    assert!(page.contains("main: workers that block hold"), "{page}");
+    assert!(page.contains("clients of Redis 127.0.0.1"), "{page}");
 }
 
 #[test]

@@ -166,12 +166,14 @@ fn nodes(route: &Route, now: Option<&RouteSample>) -> Vec<Value> {
                 let mut nodes = now.nodes.iter();
                 nodes.find(|sample| *sample.node == *member.address)
             });
+            let vitals = node.limits().vitals;
             json!({
                 "node": member.address,
                 "role": member.role.label(),
                 "up": node.is_ready(),
                 "why": node.last_error().map(|error| error.to_string()),
-                "maxclients": node.facts().maxclients,
+                "connected_clients": vitals.clients,
+                "maxclients": vitals.clients_max,
                 "p50_us": sample.and_then(|sample| sample.p50_us),
                 "p99_us": sample.and_then(|sample| sample.p99_us),
             })
