@@ -113,7 +113,8 @@ fn memory_that_fills_up_is_named() {
         .find_map(|line| line.strip_prefix("used_memory:"))
         .and_then(|number| number.trim().parse().ok())
         .expect("a number");
-    let max = (used as f64 / 0.93) as u64;
+    // Redis frees what it has read the values into a little later: a twentieth of all.
+    let max = (used as f64 / 0.95) as u64;
     admin.expect_command(&["CONFIG", "SET", "maxmemory", &max.to_string()], "+OK\r\n");
     let said = wait_for(&weir, "memory_filling");
     assert!(said.contains("% of maxmemory is in use"), "{said}");

@@ -25,6 +25,8 @@ pub struct Vitals {
     pub evicted: Option<u64>,
     /// Connections that it has rejected since it started, for `maxclients`.
     pub rejected: Option<u64>,
+    /// Whether it makes room by itself when its memory is full, for any key: a cache.
+    pub makes_room: bool,
 }
 
 impl Vitals {
@@ -34,6 +36,9 @@ impl Vitals {
             return;
         };
         for (name, value) in info.lines().filter_map(|line| line.split_once(':')) {
+            if name == "maxmemory_policy" {
+                self.makes_room = value.starts_with("allkeys-");
+            }
             let Ok(number) = value.trim().parse::<u64>() else {
                 continue;
             };
@@ -107,29 +112,88 @@ impl Room {
     }
 }
 
-/// How memory grows: a line through the samples of the last while by least squares.
+/// How memory grows, as of now and for longer.
 #[derive(Debug, Default)]
 pub struct Growth {
+    looks: Line,
+    minutes: Line,
+}
+
+/// A line through the samples of the last while, by least squares.
+#[derive(Debug, Default)]
+struct Line {
     samples: VecDeque<(Instant, u64)>,
 }
 
-/// Samples that the line is drawn through. With one a second it follows within a minute.
+/// Samples that a line is drawn through. With one a second it follows within a minute.
 const SAMPLES_MAX: usize = 60;
 
 /// Fewer samples make no line.
 const SAMPLES_MIN: usize = 5;
 
+/// Between two samples of the longer line: an hour of them.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What has been seen for some time is taken to go on for so many times as long: an hour
+/// tells of two days, while the first minutes after a start tell of a few hours.
+const REACH: u32 = 48;
+
 impl Growth {
     /// Another sample, of bytes.
     pub fn sample(&mut self, at: Instant, bytes: u64) {
+        self.looks.push(at, bytes);
+        let last = self.minutes.samples.back();
+        if last.is_none_or(|(last, _)| at.saturating_duration_since(*last) >= MINUTE) {
+            self.minutes.push(at, bytes);
+        }
+    }
+
+    /// Bytes a second, as of the last looks; negative while it shrinks.
+    pub fn slope(&self) -> Option<f64> {
+        self.looks.slope()
+    }
+
+    /// How long until `max` bytes are reached if it goes on as in the last looks; `None` if
+    /// it does not grow.
+    pub fn full_in(&self, max: u64) -> Option<Duration> {
+        self.until(max, self.looks.slope()?)
+    }
+
+    /// How long until `max` bytes are reached, if it has grown for long enough to tell, and
+    /// does still.
+    pub fn lasts(&self, max: u64) -> Option<Duration> {
+        self.looks.slope().filter(|slope| *slope > 0.0)?;
+        let left = self.until(max, self.minutes.slope()?)?;
+        (left <= self.minutes.span() * REACH).then_some(left)
+    }
+
+    fn until(&self, max: u64, slope: f64) -> Option<Duration> {
+        let (_, now) = self.looks.samples.back()?;
+        let seconds = max.saturating_sub(*now) as f64 / slope;
+        // None of a shrinking one, and more than there is time for of one that hardly grows.
+        Duration::try_from_secs_f64(seconds)
+            .ok()
+            .filter(|_| slope > 0.0)
+    }
+}
+
+impl Line {
+    fn push(&mut self, at: Instant, bytes: u64) {
         if self.samples.len() == SAMPLES_MAX {
             self.samples.pop_front();
         }
         self.samples.push_back((at, bytes));
     }
 
-    /// Bytes a second; negative while it shrinks.
-    pub fn slope(&self) -> Option<f64> {
+    /// From the first sample to the last.
+    fn span(&self) -> Duration {
+        match (self.samples.front(), self.samples.back()) {
+            (Some((first, _)), Some((last, _))) => last.saturating_duration_since(*first),
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn slope(&self) -> Option<f64> {
         if self.samples.len() < SAMPLES_MIN {
             return None;
         }
@@ -148,15 +212,6 @@ impl Growth {
         }
         let spread = count * xx - x * x;
         (spread > 0.0).then(|| (count * xy - x * y) / spread)
-    }
-
-    /// How long until `max` bytes are reached if it goes on like this; `None` if it
-    /// does not grow.
-    pub fn full_in(&self, max: u64) -> Option<Duration> {
-        let (_, now) = self.samples.back()?;
-        let slope = self.slope().filter(|slope| *slope > 0.0)?;
-        let seconds = max.saturating_sub(*now) as f64 / slope;
-        Duration::try_from_secs_f64(seconds).ok()
     }
 }
 
@@ -188,12 +243,16 @@ mod tests {
         let mut vitals = Vitals::default();
         let info = "# Clients\r\nconnected_clients:7\r\ncluster_connections:2\r\nmaxclients:100\r\n\
                     blocked_clients:3\r\n# Memory\r\nused_memory:1000\r\nmaxmemory:0\r\n\
+                    maxmemory_policy:allkeys-lru\r\n\
                     # Stats\r\nevicted_keys:5\r\nrejected_connections:4\r\nconnected_slaves:1\r\n";
         vitals.learn_info(&Value::bulk(info.as_bytes().to_vec()));
         assert_eq!(vitals.clients, Some(10));
         assert_eq!(vitals.clients_max, Some(100));
         assert_eq!((vitals.memory, vitals.memory_max), (Some(1000), None));
         assert_eq!((vitals.evicted, vitals.rejected), (Some(5), Some(4)));
+        assert!(vitals.makes_room);
+        vitals.learn_info(&Value::bulk(b"maxmemory_policy:noeviction\r\n".to_vec()));
+        assert!(!vitals.makes_room);
         vitals.learn_config(&Value::Array(vec![
             Value::bulk(b"maxmemory".to_vec()),
             Value::bulk(b"4000".to_vec()),
@@ -261,7 +320,7 @@ mod tests {
             let bytes = 10_000 + second * 1000 + (second % 3) * 50;
             growth.sample(start + Duration::from_secs(second), bytes);
         }
-        assert_eq!(growth.samples.len(), SAMPLES_MAX);
+        assert_eq!(growth.looks.samples.len(), SAMPLES_MAX);
         let slope = growth.slope().expect("enough samples");
         assert!((slope - 1000.0).abs() < 10.0, "{slope}");
         let full_in = growth.full_in(229_000).expect("it grows");
@@ -270,6 +329,42 @@ mod tests {
             "{full_in:?}"
         );
         assert_eq!(growth.full_in(0), Some(Duration::ZERO), "it is full");
+    }
+
+    /// Memory that grows by a thousand bytes a second for so many seconds.
+    fn grown(seconds: u64) -> Growth {
+        let (mut growth, start) = (Growth::default(), Instant::now());
+        for second in 0..=seconds {
+            growth.sample(start + Duration::from_secs(second), second * 1000);
+        }
+        growth
+    }
+
+    #[test]
+    fn what_is_filled_for_the_first_time_tells_nothing_of_tomorrow() {
+        let hour = 3_600_000;
+        // After a minute it would be full in an hour, at this pace.
+        let minute = grown(60);
+        assert!(minute.full_in(60_000 + hour).is_some());
+        assert_eq!(minute.lasts(60_000 + hour), None);
+        // After five it may be said of an hour, and not of a day.
+        let five = grown(300);
+        assert!(five.lasts(300_000 + hour).is_some());
+        assert_eq!(five.lasts(300_000 + 24 * hour), None);
+        let long = grown(7200);
+        let left = long.lasts(7_200_000 + 40 * hour).expect("after an hour");
+        assert_eq!(left.as_secs() / 60, 40 * 60);
+        assert_eq!(long.lasts(7_200_000 + 60 * hour), None);
+    }
+
+    #[test]
+    fn what_has_grown_and_does_no_longer_is_not_filling_up() {
+        let mut growth = grown(3600);
+        let (end, bytes) = *growth.looks.samples.back().expect("samples");
+        for second in 1..=60 {
+            growth.sample(end + Duration::from_secs(second), bytes);
+        }
+        assert_eq!(growth.lasts(bytes * 2), None);
     }
 
     #[test]
@@ -281,6 +376,6 @@ mod tests {
             growth.sample(start + Duration::from_secs(second), 1000 - second * 10);
         }
         assert!(growth.slope().is_some_and(|slope| slope < 0.0));
-        assert_eq!(growth.full_in(10_000), None);
+        assert_eq!((growth.full_in(10_000), growth.lasts(10_000)), (None, None));
     }
 }

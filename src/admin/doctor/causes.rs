@@ -201,8 +201,11 @@ fn redis_full(evidence: &Evidence, node: &NodeEvidence) -> Option<Finding> {
 }
 
 fn memory_filling(evidence: &Evidence, node: &NodeEvidence) -> Option<Finding> {
+    if node.makes_room {
+        return None;
+    }
     let used = node.memory_share.filter(|used| *used >= 0.9);
-    let soon = node.memory_full_in.filter(|left| *left <= SOON);
+    let soon = node.memory_lasts.filter(|left| *left <= SOON);
     if used.is_none() && soon.is_none() {
         return None;
     }
@@ -210,11 +213,8 @@ fn memory_filling(evidence: &Evidence, node: &NodeEvidence) -> Option<Finding> {
     if let Some(used) = node.memory_share {
         shown.push(format!("{:.0}% of maxmemory is in use", used * 100.0));
     }
-    if let Some(left) = node.memory_full_in {
-        shown.push(format!(
-            "at the present growth it is full in {}",
-            words(left)
-        ));
+    if let Some(left) = node.memory_lasts {
+        shown.push(format!("as it grows, it is full in {}", words(left)));
     }
     let is_near = used.is_some_and(|used| used >= AT)
         || soon.is_some_and(|left| left < Duration::from_secs(3600));

@@ -193,16 +193,21 @@ fn a_node_that_is_gone_matters_by_what_it_was() {
 fn memory_is_told_with_the_time_left() {
     let mut evidence = well();
     evidence.nodes[0].memory_share = Some(0.7);
-    evidence.nodes[0].memory_full_in = Some(Duration::from_secs(30 * 3600));
+    evidence.nodes[0].memory_lasts = Some(Duration::from_secs(30 * 3600));
     let findings = diagnose(&evidence);
     assert_eq!(
         (findings[0].cause, findings[0].severity),
         (Cause::MemoryFilling, Severity::Warning)
     );
     assert!(findings[0].evidence[1].contains("30 h"), "{findings:?}");
-    evidence.nodes[0].memory_full_in = Some(Duration::from_secs(600));
+    evidence.nodes[0].memory_lasts = Some(Duration::from_secs(600));
     assert_eq!(diagnose(&evidence)[0].severity, Severity::Critical);
-    evidence.nodes[0].memory_full_in = Some(Duration::from_secs(60 * 86_400));
+    evidence.nodes[0].memory_lasts = Some(Duration::from_secs(60 * 86_400));
+    assert_eq!(causes(&evidence), []);
+    evidence.nodes[0].memory_share = Some(1.0);
+    assert_eq!(causes(&evidence), [Cause::MemoryFilling]);
+    // A cache is full as a rule.
+    evidence.nodes[0].makes_room = true;
     assert_eq!(causes(&evidence), []);
 }
 

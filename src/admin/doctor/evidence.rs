@@ -112,8 +112,10 @@ pub struct NodeEvidence {
     pub clients_max: Option<u64>,
     /// The part of its memory that is in use, from 0 to 1, if it has a bound.
     pub memory_share: Option<f64>,
-    /// How long the memory lasts as it grows now.
-    pub memory_full_in: Option<Duration>,
+    /// How long the memory lasts, if it has grown for long enough to tell.
+    pub memory_lasts: Option<Duration>,
+    /// It throws out keys of any kind when its memory is full, as a cache is meant to.
+    pub makes_room: bool,
 }
 
 /// One kind of command that is slow.

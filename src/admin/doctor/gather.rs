@@ -141,7 +141,8 @@ fn of_node(node: &Node, role: Role) -> NodeEvidence {
         own: node.ledger.snapshot().total() as u64,
         clients_max: limits.vitals.clients_max,
         memory_share: limits.vitals.memory_share(),
-        memory_full_in: limits.memory_full_in,
+        memory_lasts: limits.memory_lasts,
+        makes_room: limits.vitals.makes_room,
     }
 }
 

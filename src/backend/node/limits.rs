@@ -47,8 +47,10 @@ pub struct Limits {
     pub vitals: Vitals,
     /// Bytes by which its memory grows in a second, if that is known.
     pub memory_growth: Option<f64>,
-    /// How long the memory lasts, if it has an end and grows.
+    /// How long the memory lasts, if it has an end and grows, as of the last looks.
     pub memory_full_in: Option<Duration>,
+    /// The same, if it has grown for long enough to tell.
+    pub memory_lasts: Option<Duration>,
     /// Connections that the budget allows now.
     pub connections_allowed: usize,
 }
@@ -81,6 +83,7 @@ impl Node {
             vitals: watch.vitals,
             memory_growth: watch.growth.slope(),
             memory_full_in: max.and_then(|max| watch.growth.full_in(max)),
+            memory_lasts: max.and_then(|max| watch.growth.lasts(max)),
             connections_allowed: condition.budget(self.settings().backend.max_connections),
         }
     }
