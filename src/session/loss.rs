@@ -227,22 +227,11 @@ impl State {
             ..*entry
         };
         if self.keep_for_again(&place, Vec::new()) {
-            if entry.marks.any(Marks::WHOLE) {
-                self.forget_correction(entry.to, entry.command);
-            }
             return;
         }
         match moved.get(&(entry.to.slot, entry.to.generation)) {
             Some(&target) if self.conns.contains(target as usize) => {
-                if entry.marks.any(Marks::WHOLE) {
-                    self.forget_correction(entry.to, entry.command);
-                }
-                let marks = entry.marks.without(Marks::WHOLE).with(Marks::LOST);
-                self.conns[target as usize].in_flight.push_back(Entry {
-                    len: 0,
-                    marks,
-                    ..*entry
-                });
+                self.conns[target as usize].in_flight.push_back(place);
             }
             _ if refused => {
                 self.settle_refused(entry);

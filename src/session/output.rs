@@ -505,6 +505,13 @@ impl crate::backend::Sink for SessionSink<'_> {
 
     fn lost(&mut self, entry: &crate::backend::Entry) {
         self.end_corrected();
+        if entry.marks.any(Marks::WHOLE)
+            && let Some(session) = self.sessions.get_mut(entry.to.slot as usize)
+            && session.id as u32 == entry.to.generation
+        {
+            // Of those that are looked at only one that counts clients is sent behind others.
+            session.forget_correction();
+        }
         if entry.marks.any(Marks::SILENT) {
             self.settle_now::<false>(entry.to, 1, &[]);
         } else if entry.marks.any(Marks::REFUSED) {

@@ -1,6 +1,6 @@
 //! Counts of subscribers in replies: to Redis all clients of a feed are one.
 
-use super::client::Flags;
+use super::client::{Flags, Session};
 use super::dispatch::{Row, silent_or};
 use super::input::{Request, Step};
 use super::subscribe::About;
@@ -47,6 +47,15 @@ impl Correction {
 /// How long the names of the commands are.
 const PUBLISH: usize = 7;
 const SPUBLISH: usize = 8;
+
+impl Session {
+    /// The next command that [`State::publish`] wanted to look at has no reply.
+    pub(super) fn forget_correction(&mut self) {
+        if let Some(extra) = &mut self.extra {
+            extra.subscriber.corrections.pop_front();
+        }
+    }
+}
 
 impl State {
     /// `PUBLISH`, `SPUBLISH`, `PUBSUB NUMSUB`, `PUBSUB SHARDNUMSUB`: plain, unless the
@@ -122,21 +131,6 @@ impl State {
         let correction = session.extra().subscriber.corrections.pop_front()?;
         let audience = &self.fronts[session.route as usize].route.audience;
         correction.of(reply, audience, version)
-    }
-
-    /// A command that [`State::publish`] wanted to look at has no reply.
-    pub(super) fn forget_correction(&mut self, ticket: Ticket, command: u16) {
-        let Some(session) = self.sessions.get_mut(ticket.slot as usize) else {
-            return;
-        };
-        let table = &self.fronts[session.route as usize].table;
-        let class = table.by_id(crate::command::CommandId(command)).class;
-        if session.id as u32 == ticket.generation
-            && class == crate::command::Class::Publish
-            && let Some(extra) = &mut session.extra
-        {
-            extra.subscriber.corrections.pop_front();
-        }
     }
 
     /// Before 7.2 Redis writes the message to a publisher that is subscribed itself before

@@ -368,7 +368,14 @@ impl State {
     /// The bytes for a command that was refused and whose turn has come.
     pub(super) fn settle_refused(&mut self, entry: &Entry) {
         let reply = self.meters.refusal(entry);
-        self.settle_entry(entry, &reply);
+        if let Some(session) = self.session(entry.to)
+            && entry.marks.any(Marks::WHOLE)
+        {
+            session.forget_correction();
+        }
+        // What command it was is not known any more.
+        let marks = entry.marks.without(Marks::WHOLE);
+        self.settle_entry(&Entry { marks, ..*entry }, &reply);
     }
 }
 

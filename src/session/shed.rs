@@ -229,11 +229,13 @@ impl State {
                 marks,
                 ..*entry
             });
+        } else if refused_before {
+            self.settle_refused(entry);
         } else {
-            self.settle_refused(&Entry {
-                command: busy.number(),
-                ..*entry
-            });
+            let command = busy.number();
+            let reply = self.meters.refusal(&Entry { command, ..*entry });
+            // Whoever wanted to see its reply, as `SELECT` does, sees this one.
+            self.settle_entry(entry, &reply);
         }
     }
 }
@@ -245,5 +247,5 @@ fn answer_only(marks: Marks) -> Marks {
 
 /// The same of one that was refused or whose outcome is unknown.
 pub(super) fn place_only(marks: Marks) -> Marks {
-    marks.without(Marks::WHOLE).with(Marks::LOST)
+    marks.with(Marks::LOST)
 }

@@ -249,3 +249,70 @@ fn a_line_of_clients_that_have_gone_ends_with_its_node() {
     }
     assert!(weir.is_running());
 }
+
+#[test]
+fn a_select_that_is_refused_in_line_leaves_its_client_where_it_was() {
+    let mut redis = RedisServer::start();
+    let others = "timeouts.request = \"300ms\"\ntimeouts.stall = \"300ms\"";
+    let weir = weir_with(&redis, "in_flight = 1", others);
+    // Keeps the connection to the other database there.
+    let mut other = weir.client();
+    other.expect_command(&["SELECT", "1"], "+OK\r\n");
+    let (mut first, mut second) = (known(&weir), known(&weir));
+    redis.stop();
+    send_and_wait(
+        &weir,
+        &mut first,
+        &["INCR", "sent"],
+        "weir_commands_in_flight",
+    );
+    send_and_wait(
+        &weir,
+        &mut second,
+        &["SELECT", "1"],
+        "weir_commands_waiting",
+    );
+    second.expect(
+        "-BUSY weir: timeout before the command was sent (timeouts.request), command not executed\r\n",
+    );
+    redis.cont();
+    wait_until("work flows", || {
+        second.command(&["SET", "where", "0"]) == b"+OK\r\n"
+    });
+    assert_eq!(redis.command(&["GET", "where"]), b"$1\r\n0\r\n");
+}
+
+#[test]
+fn a_count_of_receivers_that_is_refused_behind_others_leaves_the_next_one_right() {
+    let mut redis = RedisServer::start();
+    let others = "timeouts.request = \"300ms\"\ntimeouts.stall = \"300ms\"";
+    let weir = weir_with(&redis, "in_flight = 1", others);
+    let mut subscribers: Vec<RawClient> = (0..6).map(|_| weir.client()).collect();
+    for (number, subscriber) in subscribers.iter_mut().enumerate() {
+        // Two of one, four of the other.
+        let channel = if number < 2 { "x" } else { "y" };
+        subscriber.send(encode(&["SUBSCRIBE", channel]));
+        subscriber.read_reply();
+    }
+    let (mut first, mut second) = (known(&weir), known(&weir));
+    redis.stop();
+    send_and_wait(
+        &weir,
+        &mut first,
+        &["INCR", "sent"],
+        "weir_commands_in_flight",
+    );
+    // One that may take long, and behind it one that waits here until it is too late.
+    second.send([encode(&["KEYS", "*"]), encode(&["PUBLISH", "x", "late"])].concat());
+    first.expect("-ERR weir: upstream timeout, command outcome unknown\r\n");
+    wait_until("what waits is refused", || {
+        weir.metric("weir_errors_total", &["cause=\"queue_timeout\""]) > 0.0
+    });
+    redis.cont();
+    second.read_reply();
+    second.expect(
+        "-BUSY weir: timeout before the command was sent (timeouts.request), command not executed\r\n",
+    );
+    second.expect_command(&["PUBLISH", "y", "message"], ":4\r\n");
+    second.expect_command(&["PUBLISH", "x", "message"], ":2\r\n");
+}
