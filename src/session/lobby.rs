@@ -125,6 +125,8 @@ struct Hall {
     unasked: VecDeque<(QuestionId, Question)>,
     opening_doorman: bool,
     unblocks: HashMap<u64, oneshot::Sender<bool>>,
+    /// What follows from something is being carried out.
+    settling: bool,
 }
 
 #[derive(Debug)]
@@ -271,6 +273,7 @@ impl State {
             unasked: VecDeque::new(),
             opening_doorman: false,
             unblocks: HashMap::new(),
+            settling: false,
         };
         let index = self.lobbies.halls.insert(hall) as u32;
         self.lobbies.index.insert((route, key), index);
@@ -285,11 +288,16 @@ impl State {
 
     /// Carries out what follows, until nothing more does.
     fn settle_hall(&mut self, index: u32) {
+        let Some(hall) = self.lobbies.halls.get_mut(index as usize) else {
+            return;
+        };
+        if std::mem::replace(&mut hall.settling, true) {
+            // A client here has gone and its element has come back: whoever is telling the
+            // clients sees to what follows when all of them are told.
+            return;
+        }
         loop {
-            let Some(hall) = self.lobbies.halls.get_mut(index as usize) else {
-                return;
-            };
-            let acts = hall.lobby.take_acts();
+            let acts = self.lobbies.halls[index as usize].lobby.take_acts();
             if acts.is_empty() {
                 break;
             }
@@ -297,7 +305,8 @@ impl State {
                 self.carry_out(index, act);
             }
         }
-        let hall = &self.lobbies.halls[index as usize];
+        let hall = &mut self.lobbies.halls[index as usize];
+        hall.settling = false;
         if hall.lobby.is_empty() && hall.asked.is_empty() && hall.unasked.is_empty() {
             return self.close_hall(index);
         }

@@ -1,7 +1,9 @@
 //! What becomes of each command when its connection is lost (COMMANDS.md 3.1), one by one.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::fake_node::{Act, FakeNode};
-use super::support::{RawClient, RedisServer, WeirProcess, encode};
+use super::support::{RawClient, RedisServer, WeirProcess, encode, wait_until};
 use super::{error, is_unknown, weir_at};
 
 fn weir(redis: &RedisServer, node: &FakeNode) -> WeirProcess {
@@ -338,4 +340,56 @@ fn a_deadline_in_the_middle_of_a_reply_closes_its_client_and_nobody_else() {
         "{}",
         reply.escape_ascii()
     );
+}
+
+#[test]
+fn an_element_that_comes_back_among_others_loses_none_of_those() {
+    let redis = RedisServer::start();
+    let (said, go_on) = std::sync::mpsc::channel::<()>();
+    let go_on = std::sync::Mutex::new(go_on);
+    let execs = AtomicUsize::new(0);
+    let element = |value: &str| format!("*2\r\n$1\r\nk\r\n$1\r\n{value}\r\n");
+    let node = FakeNode::start(move |_, command| match command[0].as_str() {
+        "MULTI" => Act::Say(b"+OK\r\n".to_vec()),
+        "BLPOP" => Act::Say(b"+QUEUED\r\n".to_vec()),
+        "EXEC" => {
+            let _ = go_on.lock().expect("no panic holds it").recv();
+            Act::Say(match execs.fetch_add(1, Ordering::Relaxed) {
+                0 => format!("*1\r\n{}", element("1")).into_bytes(),
+                _ => format!("*2\r\n{}{}", element("2"), element("3")).into_bytes(),
+            })
+        }
+        _ => Act::Say(b"+PONG\r\n".to_vec()),
+    });
+    // All of them share, and the second is not read any more when it goes.
+    let settings = "max_blocking = 1\nmax_blocking_shared = 1\n\
+                    [route.main.clients]\npipeline_buffer = \"4KiB\"\n[process]\nworkers = 1\n";
+    let weir = weir_at(&redis, node.address(), settings);
+    let [mut first, mut second, mut third] = [(); 3].map(|()| weir.client());
+    let pop = encode(&["BLPOP", "k", "0"]);
+    for (number, client) in [&mut first, &mut second, &mut third]
+        .into_iter()
+        .enumerate()
+    {
+        client.send(&pop);
+        wait_until("it waits", || {
+            weir.metric("weir_clients_blocked", &["way=\"shared\""]) > number as f64
+        });
+    }
+    for _ in 0..100 {
+        second.send(encode(&["PING"]).repeat(100));
+    }
+    said.send(()).expect("the node listens");
+    first.expect(element("1"));
+    second.reset();
+    said.send(()).expect("the node listens");
+    // The second's, if it was seen to leave before that came.
+    let reply = String::from_utf8_lossy(&third.read_reply()).into_owned();
+    assert!(reply == element("3") || reply == element("2"), "{reply}");
+    // As at Redis, what was popped for one that has gone is gone.
+    wait_until("it is counted", || {
+        weir.metric("weir_blocked_orphans_total", &[]) == 1.0
+    });
+    drop(said);
+    assert_eq!(ask(&mut weir.client(), "GET k"), b"+PONG\r\n");
 }
