@@ -130,11 +130,12 @@ impl Deployment {
     pub fn apply(&self, settings: &Arc<config::Route>) {
         let before = self.settings.swap(settings.clone());
         let (before, backend) = (&before.backend, &settings.backend);
-        let snapshot = self.snapshot();
-        snapshot.nodes.iter().for_each(|node| node.apply(settings));
+        // Also those that are not published yet.
+        let nodes = self.nodes();
+        nodes.iter().for_each(|node| node.apply(settings));
         if (&before.username, &before.password) != (&backend.username, &backend.password) {
             self.credentials.set_backend(own_credential(backend));
-            snapshot.nodes.iter().for_each(|node| node.mark_stale());
+            nodes.iter().for_each(|node| node.mark_stale());
         }
     }
 

@@ -144,6 +144,18 @@ mod tests {
         assert!(back.ledger.try_take(Kind::Probe).is_some());
     }
 
+    /// They are published when they have said what they are.
+    #[test]
+    fn settings_hold_for_nodes_that_nobody_knows_yet() {
+        let deployment = deployment(2);
+        let found = deployment.new_node(ADDRESS);
+        let mut settings = (*deployment.settings()).clone();
+        settings.backend.max_connections = 3;
+        deployment.apply(&Arc::new(settings));
+        assert_eq!(found.ledger.limits().max_connections, 3);
+        assert_eq!(found.settings().backend.max_connections, 3);
+    }
+
     #[test]
     fn the_nodes_at_one_address_are_counted_once() {
         let deployment = deployment(2);
