@@ -70,6 +70,11 @@ impl Book {
         }
     }
 
+    /// How many accounts there are at once, from now on. Those that have clients stay.
+    pub fn set_groups_max(&mut self, max: usize) {
+        self.groups_max = max.max(1);
+    }
+
     /// What counts for a rule of this name; the same for as long as there is one.
     pub fn tally(&mut self, route: u16, name: &str) -> Arc<RuleTally> {
         let is_it = |tally: &&Arc<RuleTally>| tally.route == route && &*tally.name == name;

@@ -55,11 +55,7 @@ impl Limits {
             .routes
             .iter()
             .map(|route| route.clients.max_clients);
-        let mut book = Book::new(
-            config.process.max_clients,
-            maxes,
-            config.process.identities_max,
-        );
+        let mut book = Book::new(settings.process_max, maxes, settings.identities_max);
         let routes = config
             .routes
             .iter()
@@ -341,6 +337,7 @@ impl Limits {
             .iter()
             .map(|route| route.clients.max_clients);
         book.set_max(settings.process_max, maxes);
+        book.set_groups_max(settings.identities_max);
         for (index, (route, of)) in self.routes.iter().zip(&settings.routes).enumerate() {
             let before = route.rules.load();
             let mut now = rules(&mut book, index as u16, before.shape, of);

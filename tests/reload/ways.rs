@@ -36,6 +36,22 @@ fn the_console_says_what_has_changed() {
     busy.go_on(&redis);
 }
 
+/// Not only when the one from before, which may be hours, is over.
+#[test]
+fn another_interval_holds_at_once() {
+    let (redis, console) = (RedisServer::start(), ReservedPort::new());
+    let more = "[route.main.health]\nwatch_interval = \"1h\"\n";
+    let settings = text("500", &console, "") + more;
+    let weir = WeirProcess::with_config(&redis, &settings);
+    let clients = || weir.metric("weir_node_clients", &[]);
+    wait_until("Redis was looked at", || clients() > 0.0);
+    let _others: Vec<_> = (0..20).map(|_| redis.client()).collect();
+    let settings = settings.replace("1h", "100ms");
+    fs::write(weir.config_path(), weir.filled(&settings)).unwrap();
+    RawClient::connect(console.address()).command(&["WEIR", "RELOAD"]);
+    wait_until("it was looked at again", || clients() > 20.0);
+}
+
 #[test]
 fn a_file_with_a_mistake_is_refused_as_a_whole() {
     let (redis, console) = (RedisServer::start(), ReservedPort::new());

@@ -8,6 +8,7 @@ use crate::config::{Clients, Config, Limit, ListenAddress};
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) process_max: usize,
+    pub(super) identities_max: usize,
     pub(super) routes: Vec<RouteSettings>,
 }
 
@@ -96,6 +97,7 @@ impl Settings {
         };
         Settings {
             process_max: config.process.max_clients,
+            identities_max: config.process.identities_max,
             routes: config.routes.iter().map(route).collect(),
         }
     }

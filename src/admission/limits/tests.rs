@@ -173,3 +173,30 @@ fn who_is_over_a_rate_is_told_once_and_stands_among_those_who_were_refused() {
     let top = limits.top(5);
     assert_eq!((top.len(), top[0].commands_refused), (1, 7));
 }
+
+#[test]
+fn there_are_as_many_accounts_as_a_reload_says() {
+    let config = |accounts: u32| {
+        let text = format!(
+            "process.identities_max = {accounts}
+            [route.main]
+            backend = \"h:1\"
+            [route.main.limits.each]
+            max_clients = 1"
+        );
+        Config::parse("weir.toml", &text).expect("a configuration")
+    };
+    let limits = Limits::new(&config(1), 1);
+    let from = |last: u8| Who {
+        address: [10, 0, 0, last].into(),
+        ..who()
+    };
+    let _one = limits.enter(0, &from(1), 0).expect("room");
+    // The rule counts all others together.
+    assert_eq!(
+        limits.enter(0, &from(2), 0).unwrap_err().why,
+        NoRoom::Ceiling
+    );
+    limits.reload(&config(10));
+    let _two = limits.enter(0, &from(2), 0).expect("an account of its own");
+}

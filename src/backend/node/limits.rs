@@ -70,7 +70,15 @@ impl Node {
                 continue;
             }
             let refused = matches!(self.look().await, Err(OpenError::Refused(_)));
-            sleep(period * if refused { REFUSED_PERIODS } else { 1 }).await;
+            let looked_at = Instant::now();
+            let is_due = || {
+                let period = self.settings().health.watch_interval;
+                looked_at.elapsed() >= period * if refused { REFUSED_PERIODS } else { 1 }
+            };
+            while !is_due() {
+                // Another interval holds at once, and the longest is of hours.
+                sleep(LOOK_AGAIN.min(period)).await;
+            }
         }
     }
 
