@@ -106,7 +106,8 @@ pub fn file() -> String {
         for facts in &chapter.settings {
             text.push('\n');
             comment(&mut text, facts.doc);
-            let _ = writeln!(text, "# {}.", capitalised(&(facts.accepts)()));
+            let accepts = capitalised(&(facts.accepts)());
+            let _ = writeln!(text, "# {accepts}. {}.", changes(facts));
             let active = matches!(facts.name, "listen" | "address") && !is_example;
             for line in lines(facts, of_user) {
                 let _ = writeln!(text, "{}{line}", if active { "" } else { "# " });
@@ -184,6 +185,9 @@ backend = \"127.0.0.1:6379\"
   configuration file, and a newline at the end of the file is not part of the password.
 - Where one setting bounds another, such as `max_connections` and its shares, a
   default gives way by itself; a written value above the bound is a mistake.
+- A [reload](OPERATIONS.md#changing-settings) takes over what has changed: at once, or for
+  connections that are opened from then on, as is said of each setting. It is refused as a whole where
+  a setting changes by a restart only.
 - `--workers`, `--admin` and the environment variable `WEIR_LOG` have precedence over the file.
 - `config/weir.toml` holds all settings, and `config/examples` short files for common uses.
 ";
@@ -199,9 +203,10 @@ pub fn page() -> String {
             paragraph(&mut text, facts.doc);
             let _ = write!(
                 text,
-                "\n*{}. {}.*\n",
+                "\n*{}. {}. {}.*\n",
                 capitalised(&(facts.accepts)()),
-                default_of(facts)
+                default_of(facts),
+                changes(facts)
             );
         }
     }
@@ -212,6 +217,11 @@ fn paragraph(text: &mut String, lines: &[&str]) {
     for line in lines {
         let _ = writeln!(text, "{}", line.trim());
     }
+}
+
+/// When a change takes effect that a reload finds.
+fn changes(facts: &Facts) -> String {
+    format!("Changes {}", facts.reload.text())
 }
 
 fn default_of(facts: &Facts) -> String {

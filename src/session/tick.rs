@@ -135,17 +135,28 @@ impl State {
             self.renew_gates();
         }
         let front = &mut self.fronts[route];
-        if front.config.access == old.access {
+        let (reads, guards) = (
+            front.config.failover != old.failover,
+            front.config.access != old.access,
+        );
+        if guards {
+            front.access = AccessRule::all(&front.config, &front.table);
+        }
+        if !reads && !guards {
             return;
         }
-        front.access = AccessRule::all(&front.config, &front.table);
         let sessions = self.sessions.iter();
         let tickets: Vec<Ticket> = sessions
             .filter(|(_, session)| session.route as usize == route)
             .map(|(slot, session)| session.ticket(slot as u32))
             .collect();
         for ticket in tickets {
-            self.guard(ticket);
+            if reads {
+                self.refresh_reads(ticket);
+            }
+            if guards {
+                self.guard(ticket);
+            }
         }
     }
 

@@ -106,6 +106,34 @@ fn a_client_says_itself_where_it_reads_by_command_or_by_name() {
 }
 
 #[test]
+fn a_reload_moves_the_reads_of_those_who_are_there() {
+    let (replicas, mut weir) = start(2, "read_from = \"primary\"\n");
+    let (mut client, mut named) = (weir.client(), weir.client());
+    named.expect_command(&["CLIENT", "SETNAME", "report-1"], "+OK\r\n");
+    assert_eq!((who(&mut client), who(&mut named)), primaries());
+    let mut reload = |failover: &str, wanted: (String, String)| {
+        let more = format!("[route.main.failover]\n{failover}");
+        let text = weir.filled(&super::config(&replicas.settings(&[0, 1]), &more));
+        std::fs::write(weir.config_path(), text).expect("a config file");
+        weir.signal(libc::SIGHUP);
+        wait_until("the reads have moved", || {
+            (who(&mut client), who(&mut named)) == wanted
+        });
+    };
+    let (primary, replica) = ("primary".to_owned(), "replica1".to_owned());
+    reload(
+        "replica_clients = [\"report-*\"]\n",
+        (primary, replica.clone()),
+    );
+    reload("read_from = \"replica\"\n", (replica.clone(), replica));
+    reload("read_from = \"primary\"\n", primaries());
+}
+
+fn primaries() -> (String, String) {
+    ("primary".to_owned(), "primary".to_owned())
+}
+
+#[test]
 fn scans_stay_on_one_node() {
     let (replicas, weir) = start(3, "read_from = \"prefer_replica\"\n");
     for key in 0..500 {

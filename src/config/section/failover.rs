@@ -40,12 +40,12 @@ section! {
         /// Clients that read from replicas whatever `read_from` says: patterns of their names
         /// (`CLIENT SETNAME`), with `*` and `?`. A client can also say `READONLY`.
         replica_clients: Vec<String> = Patterns,
-            default none, example ["report-*"], changes NewConnections;
+            default none, example ["report-*"], changes Live;
 
         /// Clients that read from the primary whatever `read_from` says, in the same way. A
         /// client can also say `READWRITE`.
         primary_clients: Vec<String> = Patterns,
-            default none, example ["checkout-*"], changes NewConnections;
+            default none, example ["checkout-*"], changes Live;
 
         /// A replica serves reads only while it is known to have had, within so long, all
         /// that the primary had: by its offset, looked at every `probe_interval`.
