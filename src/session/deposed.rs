@@ -7,6 +7,8 @@ use super::client::{Flags, NONE};
 use super::stall::{SUSPECT_AFTER, movable, name};
 use super::worker::State;
 use crate::backend::{Broken, Entry, Marks, Ticket};
+use crate::command::blocking;
+use crate::resp::{self, RequestLimits};
 use crate::router::Standing;
 
 /// A primary that has a successor is given so long to answer a probe: one that was demoted
@@ -81,14 +83,15 @@ impl State {
 
     /// A node that is no primary any more has ended a client's blocking command. Nothing was
     /// taken: the command goes back to the front of the client's input, and waits anew at
-    /// the next primary.
+    /// the next primary. Not one that waits for what is new from when it was asked (`$`): it
+    /// would skip what came in between.
     pub(super) fn wait_on(&mut self, conn: Ticket, entry: &Entry, request: Vec<u8>, reply: &[u8]) {
         let Some(session) = self.session(entry.to) else {
             return;
         };
         let (route, is_half_closed) = (session.route, session.flags.any(Flags::EOF));
         let deployment = &self.fronts[route as usize].route.deployment;
-        if deployment.is_standalone() || is_half_closed {
+        if deployment.is_standalone() || is_half_closed || reads_from_now(&request) {
             return self.settle_entry(entry, reply);
         }
         let session = &mut self.sessions[entry.to.slot as usize];
@@ -135,4 +138,22 @@ impl State {
         let route = session.route;
         self.fronts[route as usize].metrics.retries.inc();
     }
+}
+
+/// Whether a blocking command waits for what is new from when it was asked.
+fn reads_from_now(request: &[u8]) -> bool {
+    let mut spans = Vec::new();
+    let limits = RequestLimits {
+        bulk_max: i64::MAX as u64,
+        args_max: i32::MAX as u64,
+        unauthenticated: false,
+    };
+    if resp::scan_request(request, &limits, &mut spans).is_err() {
+        return false;
+    }
+    let args: Vec<&[u8]> = spans.iter().map(|span| span.of(request)).collect();
+    let is_read = args
+        .first()
+        .is_some_and(|name| name.eq_ignore_ascii_case(b"xread"));
+    is_read && blocking::reads_from_now(args.as_slice())
 }

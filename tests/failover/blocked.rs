@@ -231,3 +231,34 @@ fn a_blocked_client_that_waits_on_has_paid_already() {
     assert!(reply.starts_with(b"*2\r\n$6000\r\n"), "{reply:?}");
     client.expect("$-1\r\n");
 }
+
+/// Who waits for what is new from now on is told, as at Redis: asked again, it would skip what
+/// came in between. Where it shares, Weir knows behind which entry it waits, and it waits on.
+#[test]
+fn a_reader_of_what_is_new_skips_nothing() {
+    for (shared, waits_on) in [(0, false), (2, true)] {
+        let replicas = Replicas::start(2);
+        let more = format!(
+            "max_blocking_shared = {shared}\n[process]\nworkers = 1\n\
+             [route.main.failover]\nhold = \"20s\"\n"
+        );
+        let weir = weir_before(&replicas, &more);
+        let mut client = weir.client();
+        client.send(encode(&["XREAD", "BLOCK", "0", "STREAMS", "s", "$"]));
+        wait_until("it is blocked", || {
+            weir.metric("weir_clients_blocked", &[]) == 1.0 && blocked(&replicas, 0) > 0
+        });
+        replicas.nodes[0]
+            .client()
+            .expect_command(&["FAILOVER"], "+OK\r\n");
+        wait_for_state(&weir, &replicas.nodes[1], &["standing=\"primary\""]);
+        if waits_on {
+            wait_until("it waits there", || blocked(&replicas, 1) > 0);
+            weir.client()
+                .expect_command(&["XADD", "s", "1-1", "f", "v"], "$3\r\n1-1\r\n");
+        }
+        let reply = client.try_read_reply().expect("an answer");
+        let expected = if waits_on { "*1\r\n" } else { "-UNBLOCKED " };
+        assert!(reply.starts_with(expected.as_bytes()), "{reply:?}");
+    }
+}
