@@ -48,6 +48,8 @@ pub struct Memory {
     logged_at: u64,
     /// The tick in which there was nobody left to close.
     gave_up_at: usize,
+    /// What this worker held then. What has come since may be worth another look.
+    gave_up_with: usize,
 }
 
 impl Memory {
@@ -65,6 +67,7 @@ impl Memory {
             shared: 0,
             logged_at: 0,
             gave_up_at: 0,
+            gave_up_with: 0,
         };
         memory.set_max(max);
         memory
@@ -98,12 +101,14 @@ impl Memory {
     }
 
     /// How many bytes too many there are, if this worker is one of those that hold
-    /// the most. A little more than needed, so that not every further byte costs a client.
+    /// the most. Those may have no processor just now: the others do not wait for them for
+    /// long. A little more than needed, so that not every further byte costs a client.
     #[inline]
     fn excess(&self) -> Option<usize> {
         let total = self.total();
-        let is_too_much = total > self.max && self.held() >= total / self.workers;
-        is_too_much.then(|| total - self.max / 16 * 15)
+        let step = self.max / 16;
+        let is_mine = self.held() >= total / self.workers || total > self.max + step;
+        (total > self.max && is_mine).then(|| total - 15 * step)
     }
 
     #[inline]
@@ -206,7 +211,10 @@ impl State {
             // Between two ticks a flood can bring more than there may be.
             self.share_memory_accounts();
         }
-        if self.memory.excess().is_some() && self.memory.gave_up_at != self.tick {
+        let memory = &self.memory;
+        let gave_up =
+            memory.gave_up_at == self.tick && memory.held() <= memory.gave_up_with + SHARE_AFTER;
+        if memory.excess().is_some() && !gave_up {
             self.close_heaviest();
         }
     }
@@ -242,6 +250,7 @@ impl State {
         if self.memory.excess().is_some() {
             // Many hold a little: looking through them all again would free nothing.
             self.memory.gave_up_at = self.tick;
+            self.memory.gave_up_with = self.memory.held();
         }
     }
 
@@ -286,9 +295,15 @@ mod tests {
 
     #[test]
     fn the_worker_that_holds_the_most_makes_room() {
-        assert_eq!(memory(10, 60).excess(), None);
-        assert!(memory(60, 10).excess().is_some());
+        assert_eq!(memory(10, 57).excess(), None);
+        assert!(memory(57, 10).excess().is_some());
         assert!(memory(40, 40).excess().is_some());
+    }
+
+    #[test]
+    fn the_others_do_not_wait_for_it_for_long() {
+        assert_eq!(memory(10, 58).excess(), None);
+        assert!(memory(10, 59).excess().is_some());
     }
 
     #[test]
