@@ -92,14 +92,18 @@ pub fn run(
         asked,
         settings: Keeper::new(proxy.clone(), source, set_filter),
     };
-    runtime.block_on(life::live(Life {
+    let ended = runtime.block_on(life::live(Life {
         proxy,
         gate,
         sockets,
         executable,
         successor,
         operators,
-    }))
+    }));
+    // A name that is being looked up is nobody's business any more: waiting for the
+    // resolver, which may not answer, would keep the process from ending.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Where operators come in: at a socket that was inherited, or a new one.

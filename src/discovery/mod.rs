@@ -7,6 +7,7 @@
 
 mod deployment;
 mod members;
+mod names;
 mod probe;
 mod resolve;
 mod sentinel;

@@ -1,7 +1,7 @@
 //! Watching a deployment of several nodes: takes in what probes and sentinels find, holds
 //! an election after each finding, and publishes what changes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::deployment::{Deployment, Snapshot};
 use super::members::Watched;
+use super::names::Names;
 use super::probe::{Finding, probe};
 use super::resolve::resolve;
 use super::sentinel::{SentinelSpec, View, Word, listen};
@@ -39,8 +40,7 @@ struct Watch {
     deployment: Arc<Deployment>,
     tell: Box<dyn Fn()>,
     members: Vec<Watched>,
-    /// What is looked up, and what that was found to be last.
-    names: BTreeMap<String, Vec<String>>,
+    names: Names,
     incumbent: Option<NodeId>,
     /// Whom the sentinels named when another was found to have taken its place: it is not
     /// waited for while they still do.
@@ -58,9 +58,6 @@ struct Watch {
     urgent_until: Instant,
     findings: mpsc::Sender<Finding>,
     resolutions: mpsc::Sender<(String, Result<Vec<String>, String>)>,
-    resolved_at: Option<Instant>,
-    /// Names that were looked up, with or without success.
-    looked_up: BTreeSet<String>,
     /// When the primary was found to be it; at first, when the watch began.
     followed_at: Instant,
     /// Since when all nodes can be asked: while one process replaces another, a node that
@@ -77,10 +74,9 @@ pub async fn watch(deployment: Arc<Deployment>, tell: Box<dyn Fn()>) {
     let (words, mut heard) = mpsc::channel(LINE);
     let pace = watch::Sender::new(URGENT);
     let settings = deployment.settings();
-    let config = &settings.backend;
-    let mut names = BTreeMap::new();
-    if config.topology == TopologyKind::Replicated {
-        names.extend(config.nodes.iter().map(|name| (name.clone(), Vec::new())));
+    let mut names = Names::default();
+    if settings.backend.topology == TopologyKind::Replicated {
+        names.set(&settings.backend.nodes);
     }
     let mut watch = Watch {
         deployment: deployment.clone(),
@@ -99,8 +95,6 @@ pub async fn watch(deployment: Arc<Deployment>, tell: Box<dyn Fn()>) {
         urgent_until: Instant::now() + DOUBT_LASTS,
         findings,
         resolutions,
-        resolved_at: None,
-        looked_up: BTreeSet::new(),
         followed_at: Instant::now(),
         asking_since: Instant::now(),
         is_out: false,
@@ -242,15 +236,7 @@ impl Watch {
             .chain(&view.replicas)
             .cloned()
             .collect();
-        if told.len() != self.names.len() || told.iter().any(|it| !self.names.contains_key(it)) {
-            let known = std::mem::take(&mut self.names);
-            let kept = |name: String| {
-                let addresses = known.get(&name).cloned().unwrap_or_default();
-                (name, addresses)
-            };
-            self.names = told.into_iter().map(kept).collect();
-            self.resolved_at = None;
-        }
+        self.names.set(&told);
     }
 
     fn view(&self) -> Option<&View> {
@@ -260,7 +246,7 @@ impl Watch {
     /// The place of the node that the sentinels name, if one answers.
     fn appointed(&self) -> Option<usize> {
         let primary = &self.view()?.primary;
-        let addresses = self.names.get(primary)?;
+        let addresses = self.names.addresses(primary);
         let is_it = |it: &Watched| addresses.contains(&it.node.address);
         self.members.iter().position(is_it)
     }
@@ -269,32 +255,13 @@ impl Watch {
         self.passed_over == Some(self.members[place].node.id)
     }
 
-    /// Takes over a list of nodes that was changed while Weir runs.
-    fn take_list(&mut self) {
-        let settings = self.deployment.settings();
-        if settings.backend.topology != TopologyKind::Replicated {
-            return;
-        }
-        let listed = &settings.backend.nodes;
-        let is_same = listed.len() == self.names.len()
-            && listed.iter().all(|name| self.names.contains_key(name));
-        if !is_same {
-            self.names.retain(|name, _| listed.contains(name));
-            for name in listed {
-                self.names.entry(name.clone()).or_default();
-            }
-            self.resolved_at = None;
-        }
-    }
-
     fn look_up_names(&mut self) {
-        self.take_list();
-        let interval = self.deployment.settings().failover.resolve_interval;
-        if self.resolved_at.is_some_and(|at| at.elapsed() < interval) {
-            return;
+        let settings = self.deployment.settings();
+        if settings.backend.topology == TopologyKind::Replicated {
+            // They may have been changed while Weir runs.
+            self.names.set(&settings.backend.nodes);
         }
-        self.resolved_at = Some(Instant::now());
-        for name in self.names.keys().cloned() {
+        for name in self.names.due(settings.failover.resolve_interval) {
             let resolutions = self.resolutions.clone();
             tokio::task::spawn_local(async move {
                 let addresses = resolve(&name).await;
@@ -305,36 +272,26 @@ impl Watch {
     }
 
     fn take_addresses(&mut self, name: String, found: Result<Vec<String>, String>) {
-        let Some(known) = self.names.get_mut(&name) else {
+        if !self.names.contains(&name) {
             return;
-        };
-        self.looked_up.insert(name.clone());
-        match found {
-            Ok(addresses) if *known != addresses => {
-                tracing::info!(route = %self.deployment.route, %name, ?addresses, "name resolved");
-                *known = addresses;
-                self.reconcile();
-            }
-            Ok(_) => {}
-            // What it stood for last may be right still.
-            Err(why) => {
-                tracing::warn!(route = %self.deployment.route, "{why}");
-                // Nothing can be said of it sooner.
-                if self.members.is_empty() {
-                    self.deployment.met.send_replace(true);
-                }
+        }
+        if self.names.take(&name, found.as_deref().ok()) {
+            let addresses = self.names.addresses(&name);
+            tracing::info!(route = %self.deployment.route, %name, ?addresses, "name resolved");
+            self.reconcile();
+        }
+        if let Err(why) = found {
+            tracing::warn!(route = %self.deployment.route, "{why}");
+            // Nothing can be said of it sooner.
+            if self.members.is_empty() {
+                self.deployment.met.send_replace(true);
             }
         }
     }
 
     /// Watches the nodes that names stand for now, and no others that are silent.
     fn reconcile(&mut self) {
-        let wanted = |(name, addresses): (&String, &Vec<String>)| {
-            let pairs = addresses.iter().map(|it| (name.clone(), it.clone()));
-            pairs.collect::<Vec<_>>()
-        };
-        let wanted: Vec<(String, String)> = self.names.iter().flat_map(wanted).collect();
-        for (name, address) in wanted {
+        for (name, address) in self.names.pairs() {
             let is_it = |it: &Watched| it.node.address == address;
             if self.members.len() < NODES_MAX && !self.members.iter().any(is_it) {
                 let node = self.deployment.new_node(&address);
@@ -354,13 +311,12 @@ impl Watch {
     /// goes, but for the primary.
     fn drop_the_gone(&mut self) {
         let names = &self.names;
-        let is_wanted = |address: &String| names.values().any(|them| them.contains(address));
         let answers = |health| matches!(health, Health::Up | Health::Loading);
         let before = self.members.len();
         let incumbent = self.incumbent;
         self.members.retain(|it| {
-            let is_named = names.contains_key(&it.name) || incumbent == Some(it.node.id);
-            is_wanted(&it.node.address) || is_named && answers(it.health)
+            let is_named = names.contains(&it.name) || incumbent == Some(it.node.id);
+            names.stand_for(&it.node.address) || is_named && answers(it.health)
         });
         if self.members.len() != before
             && let Some(incumbent) = self.incumbent
@@ -376,8 +332,8 @@ impl Watch {
         let urgent = self.urgent_pace();
         // Wakes whoever waits, also if the pace is the same.
         self.pace.send_replace(urgent);
-        if self.deployment.outage().is_some() && self.names.keys().any(|it| is_name(it)) {
-            self.resolved_at = None;
+        if self.deployment.outage().is_some() {
+            self.names.doubt();
         }
     }
 
@@ -470,7 +426,6 @@ impl Watch {
     fn is_early(&mut self) -> bool {
         let patience = self.deployment.settings().timeouts.connect;
         let unasked = |it: &Watched| it.health == Health::Unknown;
-        let unresolved = |name: &String| !self.looked_up.contains(name);
         let is_withheld = |it: &Watched| it.node.ledger.limits().cap == Some(0);
         // This ends when the process before lends a place or has gone.
         if self.incumbent.is_none()
@@ -480,7 +435,7 @@ impl Watch {
         }
         self.incumbent.is_none()
             && self.asking_since.elapsed() < patience
-            && (self.members.iter().any(unasked) || self.names.keys().any(unresolved))
+            && (self.members.iter().any(unasked) || self.names.has_untried())
     }
 
     /// The primary is this one. Followers are part of the deployment from now on.
@@ -594,8 +549,4 @@ fn is_same(new: &Topology, old: &Topology) -> bool {
                 && a.disk_error == b.disk_error
                 && a.read_weight == b.read_weight
         })
-}
-
-fn is_name(address: &str) -> bool {
-    address.parse::<std::net::SocketAddr>().is_err()
 }
