@@ -48,28 +48,38 @@ pub async fn probe(node: Arc<Node>, findings: mpsc::Sender<Finding>, mut pace: P
         db: 0,
         no_touch: false,
     };
+    let mut was_mute = false;
     loop {
+        let mut has_answered = false;
         let began = Instant::now();
         let deadline = began + node.settings().timeouts.connect;
         let finding = match node.ledger.take(Kind::Probe, deadline).await {
             // All connections are in use: that says nothing of the node.
             Err(_) => None,
             Ok(slot) => match node.open(&key, slot).await {
-                Ok(opened) => Some(ask_while_open(&node, opened, &findings, &mut pace).await),
+                Ok(opened) => {
+                    let asking =
+                        ask_while_open(&node, opened, &findings, &mut pace, &mut has_answered);
+                    Some(asking.await)
+                }
                 Err(error) => refused(&node, began, &error),
             },
         };
         match finding {
             // Somebody else needed the slot.
             Some(None) | None => {}
-            Some(Some(finding)) => {
-                let is_lost = finding.health == Health::Unknown;
-                if !is_lost && findings.send(finding).await.is_err() {
-                    return;
+            Some(Some(mut finding)) => {
+                let was_mute = std::mem::replace(&mut was_mute, !has_answered);
+                if finding.health == Health::Unknown {
+                    if has_answered || !was_mute {
+                        // Whether that was this connection alone is seen from the next.
+                        continue;
+                    }
+                    // Two have ended before anything was answered.
+                    finding.health = Health::Down;
                 }
-                if is_lost {
-                    // Whether that was this connection alone is seen from the next.
-                    continue;
+                if findings.send(finding).await.is_err() {
+                    return;
                 }
             }
         }
@@ -118,6 +128,7 @@ async fn ask_while_open(
     opened: Opened,
     findings: &mpsc::Sender<Finding>,
     pace: &mut Pace,
+    has_answered: &mut bool,
 ) -> Option<Finding> {
     let Opened {
         mut socket, slot, ..
@@ -139,6 +150,7 @@ async fn ask_while_open(
         };
         match answer {
             Ok(Ok(answers)) => {
+                *has_answered = true;
                 let report = read(&answers);
                 let health = match &report {
                     Some(report) if report.loading => Health::Loading,

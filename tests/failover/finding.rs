@@ -1,5 +1,11 @@
 //! The primary is found wherever it stands in the list, and however it was promoted.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
 use super::support::{ConnectionWatch, RedisServer, Replicas, wait_until};
 use super::{error, wait_for_state, weir, weir_before};
 
@@ -127,4 +133,51 @@ fn without_any_node_every_command_is_told_so_and_served_when_one_comes() {
         client.command(&["SET", "k", "v"]) == b"+OK\r\n"
     });
     wait_until("Weir is ready", || weir.get("/readyz").0 == 200);
+}
+
+/// Such as a server of another kind behind a name, which ends what it does not understand.
+#[test]
+fn a_node_that_hangs_up_on_every_question_is_down_and_not_dialled_without_pause() {
+    const DIALS: usize = 100;
+    let redis = RedisServer::start();
+    let (listener, dials) = (
+        TcpListener::bind("127.0.0.1:0").expect("a port"),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let address = listener.local_addr().expect("an address");
+    let (target, count) = (redis.address(), dials.clone());
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            count.fetch_add(1, Relaxed);
+            let mut server = TcpStream::connect(target).expect("Redis is there");
+            let mut back = (
+                server.try_clone().expect("a copy"),
+                client.try_clone().expect("a copy"),
+            );
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut back.0, &mut back.1);
+            });
+            std::thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                while let Ok(n @ 1..) = client.read(&mut buffer) {
+                    let asked = buffer[..n].windows(4).any(|it| it == b"rOLE");
+                    if asked || server.write_all(&buffer[..n]).is_err() {
+                        break;
+                    }
+                }
+                let _ = client.shutdown(Shutdown::Both);
+                let _ = server.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    let nodes = format!("topology = \"replicated\"\nnodes = [\"{address}\"]\n");
+    let began = Instant::now();
+    let weir = weir(&redis, &nodes, "");
+    wait_until("it is down", || {
+        let labels = [format!("node=\"{address}\""), "health=\"down\"".to_owned()];
+        weir.metric("weir_node_role", &labels.each_ref().map(String::as_str)) == 1.0
+    });
+    wait_until("it was dialled often", || dials.load(Relaxed) >= DIALS);
+    // Every fiftieth of a second while there is no primary, and twice each time.
+    assert!(began.elapsed() > Duration::from_millis(1000), "a storm");
 }
