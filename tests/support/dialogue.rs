@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 
 use super::{RawClient, RedisServer, encode, wait_until};
 
@@ -54,7 +54,7 @@ pub fn hear_and_ask(
             match stage.split_once(' ') {
                 Some(("blocked", count)) => wait_until(first.text, || blocked() == count),
                 Some(("since", _)) => {}
-                Some(("gone", client)) => drop(clients.remove(client)),
+                Some(("gone", client)) => clients.remove(client).into_iter().for_each(leave),
                 _ => panic!("what is {:?}?", first.text),
             }
             continue;
@@ -69,7 +69,15 @@ pub fn hear_and_ask(
             line.listen(client, &mut heard);
         }
     }
+    clients.into_values().for_each(leave);
     heard
+}
+
+/// Has a client leave; the server knows that it has gone when this returns.
+fn leave(mut client: RawClient) {
+    // Fails only when the server was faster.
+    let _ = client.stream().shutdown(Shutdown::Write);
+    while client.read_some().is_ok_and(|some| !some.is_empty()) {}
 }
 
 struct Line<'a> {
