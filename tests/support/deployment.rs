@@ -111,8 +111,8 @@ struct Sentinel {
 }
 
 impl Sentinels {
-    /// Watches the first of `replicas`; a failover begins when it has been away for a
-    /// second.
+    /// Watches the first of `replicas`; a failover begins when it has been away for three
+    /// seconds.
     pub fn watch(replicas: &Replicas, settings: &str) -> Sentinels {
         Sentinels::with_password(replicas, settings, "")
     }
@@ -127,7 +127,7 @@ impl Sentinels {
                 let config = format!(
                     "port {}\nbind 127.0.0.1\nprotected-mode no\ndir {}\n\
                      sentinel monitor main 127.0.0.1 {port} 2\n\
-                     sentinel down-after-milliseconds main 1000\n\
+                     sentinel down-after-milliseconds main 3000\n\
                      sentinel failover-timeout main 6000\nsentinel parallel-syncs main 4\n{settings}\n",
                     own.port(),
                     directory.path().display(),
@@ -188,7 +188,16 @@ impl Sentinels {
     pub fn fail_over(&self) {
         let first = &self.sentinels[0];
         let mut client = first.client().expect("a sentinel that answers");
-        client.expect_command(&["SENTINEL", "FAILOVER", "main"], "+OK\r\n");
+        wait_until("a sentinel has a replica to promote", || {
+            // It asks its replicas every second what they are.
+            let reply = client.command(&["SENTINEL", "FAILOVER", "main"]);
+            let text = String::from_utf8_lossy(&reply).into_owned();
+            assert!(
+                text == "+OK\r\n" || text.starts_with("-NOGOODSLAVE "),
+                "{text}"
+            );
+            text == "+OK\r\n"
+        });
     }
 }
 

@@ -92,11 +92,12 @@ impl Process {
     pub fn wait_until(&mut self, what: &str, mut ready: impl FnMut(&str) -> bool) {
         let name = self.name.clone();
         wait_until(&format!("{name}: {what}"), || {
-            let running = self.is_running();
+            // What a process has written may be read a moment after its end.
+            let ended = !self.is_running() && self.readers.iter().all(JoinHandle::is_finished);
             let output = self.output();
             let is_ready = ready(&output);
             assert!(
-                running || is_ready,
+                !ended || is_ready,
                 "{name} ended early; it wrote:\n{output}"
             );
             is_ready

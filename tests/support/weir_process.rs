@@ -1,11 +1,11 @@
 //! The real `weir` binary, run as a user runs it.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 
 use super::process::Process;
-use super::{RawClient, RedisServer, ReservedPort, http};
+use super::{RawClient, RedisServer, ReservedPort, http, wait_until};
 
 /// A running `weir`, on free ports, killed when dropped.
 #[derive(Debug)]
@@ -48,7 +48,14 @@ impl WeirProcess {
         Self::start(command, listen, admin, redis.address(), Some(directory))
     }
 
-    /// The same with another hosts file than the system's, in a namespace of mounts of its own.
+    /// Weir with more settings in `[route.main.backend]`; other sections may follow.
+    pub fn with_backend(redis: &RedisServer, settings: &str) -> Self {
+        let head = "[admin]\nlisten = \"{admin}\"\n[route.main]\nlisten = \"{listen}\"\n\
+                    [route.main.backend]\naddress = \"{backend}\"\n";
+        Self::with_config(redis, &format!("{head}{settings}"))
+    }
+
+    /// As [`Self::with_config`], with another hosts file than the system's, in a namespace of mounts of its own.
     pub fn with_hosts(redis: &RedisServer, config: &str, hosts: &std::path::Path) -> Self {
         let (listen, admin) = (ReservedPort::new(), ReservedPort::new());
         let config = filled(config, &listen, &admin, redis.address());
@@ -85,19 +92,23 @@ impl WeirProcess {
     ) -> Self {
         let address = listen.address();
         let mut process = Process::spawn("weir", &mut command);
-        // The connection is gone, and counted as gone, when this returns.
         process.wait_until("serves clients", |_| {
             RawClient::try_connect(None, address)
                 .and_then(|mut client| client.try_command(&["QUIT"]))
                 .is_ok()
         });
-        Self {
+        let weir = Self {
             process,
             listen,
             admin,
             backend,
             config,
+        };
+        // That was a client too; it is gone, and counted as gone, when this returns.
+        if TcpStream::connect(weir.admin_address()).is_ok() {
+            weir.wait_for_metric("weir_clients_connected", &[], 0.0);
         }
+        weir
     }
 
     /// The file that it was started with.
@@ -164,6 +175,20 @@ impl WeirProcess {
             .filter(|line| labels.iter().all(|label| line.contains(label)))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
+    }
+
+    /// Waits until [`Self::metric`] is exactly this: workers count what they have done a moment
+    /// behind the reply, and gauges by the clock.
+    pub fn wait_for_metric(&self, name: &str, labels: &[&str], value: f64) {
+        let mut last = f64::NAN;
+        wait_until(&format!("{name} {labels:?} is {value}"), || {
+            let now = self.metric(name, labels);
+            if now != last {
+                println!("{name} {labels:?}: {now}");
+                last = now;
+            }
+            now == value
+        });
     }
 
     /// Resident memory in bytes, as the kernel counts it.
