@@ -26,17 +26,18 @@ fn doctor(weir: &WeirProcess) -> String {
     String::from_utf8(run.stdout).expect("text")
 }
 
-/// Asks every second for as long as such troubles take to show.
+/// What it says when it names this cause.
 fn wait_for(weir: &WeirProcess, cause: &str) -> String {
-    wait_until(cause, || doctor(weir).contains(cause));
-    doctor(weir)
+    let mut said = String::new();
+    wait_until(cause, || {
+        said = doctor(weir);
+        said.contains(cause)
+    });
+    said
 }
 
 fn weir(redis: &RedisServer, settings: &str) -> WeirProcess {
-    let mut config = String::from("[admin]\nlisten = \"{admin}\"\n[route.main]\n");
-    config += "listen = \"{listen}\"\n[route.main.backend]\naddress = \"{backend}\"\n";
-    config += settings;
-    WeirProcess::with_config(redis, &config)
+    WeirProcess::with_backend(redis, settings)
 }
 
 #[test]
@@ -131,9 +132,26 @@ fn a_redis_that_others_fill_is_named() {
     drop(others);
 }
 
-/// The record has to know what is usual before anything is unusual: these take two minutes,
-/// side by side.
+/// The record has to know what is usual before anything is unusual, which takes it a minute and a
+/// half: side by side, each with a Weir of its own.
+#[test]
+fn each_trouble_is_told_from_what_is_usual() {
+    thread::scope(|scope| {
+        for (name, trouble) in [
+            ("spike", against_what_is_usual::spike as fn()),
+            ("slow node", against_what_is_usual::slow_node),
+            ("slow command", against_what_is_usual::slow_command),
+            ("leak", against_what_is_usual::leak),
+        ] {
+            let named = thread::Builder::new().name(name.to_owned());
+            named.spawn_scoped(scope, trouble).expect("a thread");
+        }
+    });
+}
+
 mod against_what_is_usual {
+    use std::sync::Mutex;
+
     use super::*;
 
     /// Far longer than the record takes to know what is usual.
@@ -149,15 +167,17 @@ mod against_what_is_usual {
         }
     }
 
-    /// Lets the record see quiet traffic until it knows that this is usual.
-    fn make_usual(weir: &WeirProcess) {
+    /// Weir in front of this Redis that has seen quiet traffic until it knows that this is usual.
+    fn accustomed(redis: &RedisServer) -> WeirProcess {
+        let weir = weir(redis, "");
         let began = Instant::now();
-        ask_while(weir, 20, || {
+        ask_while(&weir, 20, || {
             assert!(began.elapsed() < LEARNING_MAX, "the record knows nothing");
             weir.get("/overview/minutes.json")
                 .1
                 .contains("\"usual\":null")
         });
+        weir
     }
 
     /// Tells the threads beside a test that it is over, however it ends.
@@ -169,70 +189,69 @@ mod against_what_is_usual {
         }
     }
 
-    #[test]
-    fn a_spike_is_traffic_from_everybody() {
-        let redis = RedisServer::start();
-        let weir = weir(&redis, "");
-        make_usual(&weir);
+    /// What goes on beside a test until it is told that the test is over.
+    type GoesOn<'a> = &'a (dyn Fn(&AtomicBool) + Sync);
+
+    /// What the doctor says when it names this cause, while all these go on.
+    fn while_all(weir: &WeirProcess, go_on: &[GoesOn<'_>], cause: &str) -> String {
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
             let _over = Over(&is_over);
-            for _ in 0..4 {
-                scope.spawn(|| ask_while(&weir, 500, || !is_over.load(Relaxed)));
+            for goes_on in go_on {
+                scope.spawn(|| goes_on(&is_over));
             }
-            let said = wait_for(&weir, "traffic_spike");
-            assert!(said.contains("commands a second, usually"), "{said}");
-        });
+            wait_for(weir, cause)
+        })
     }
 
-    #[test]
-    fn a_slow_redis_is_told_from_a_busy_one() {
-        let mut redis = RedisServer::start();
-        let weir = weir(&redis, "");
-        make_usual(&weir);
-        let is_over = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let _over = Over(&is_over);
-            scope.spawn(|| ask_while(&weir, 20, || !is_over.load(Relaxed)));
-            // No command of anybody's: the process gets no processor.
-            scope.spawn(|| {
-                while !is_over.load(Relaxed) {
-                    redis.stop();
-                    thread::sleep(Duration::from_millis(200));
-                    redis.cont();
-                    thread::sleep(Duration::from_millis(20));
-                }
-            });
-            let said = wait_for(&weir, "slow_node");
-            assert!(said.contains("99% of commands took up to"), "{said}");
-        });
+    /// Traffic from everybody.
+    pub fn spike() {
+        let redis = RedisServer::start();
+        let weir = accustomed(&redis);
+        let busy: GoesOn<'_> = &|is_over| ask_while(&weir, 500, || !is_over.load(Relaxed));
+        let said = while_all(&weir, &[busy; 4], "traffic_spike");
+        assert!(said.contains("commands a second, usually"), "{said}");
     }
 
-    #[test]
-    fn a_slow_command_is_named() {
+    /// A slow Redis is told from a busy one.
+    pub fn slow_node() {
+        let redis = RedisServer::start();
+        let weir = accustomed(&redis);
+        let usual: GoesOn<'_> = &|is_over| ask_while(&weir, 20, || !is_over.load(Relaxed));
+        let redis = Mutex::new(redis);
+        // No command of anybody's: the process gets no processor.
+        let starved: GoesOn<'_> = &|is_over| {
+            let mut redis = redis.lock().expect("no panic");
+            while !is_over.load(Relaxed) {
+                redis.stop();
+                thread::sleep(Duration::from_millis(200));
+                redis.cont();
+                thread::sleep(Duration::from_millis(20));
+            }
+        };
+        let said = while_all(&weir, &[usual, starved], "slow_node");
+        assert!(said.contains("99% of commands took up to"), "{said}");
+    }
+
+    pub fn slow_command() {
         const BUSY: &str = "local t = redis.call('TIME'); local from = t[1] * 1000000 + t[2]; \
                             repeat t = redis.call('TIME') \
                             until t[1] * 1000000 + t[2] > from + 100000";
         let redis = RedisServer::start();
-        let weir = weir(&redis, "");
-        make_usual(&weir);
-        let is_over = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let _over = Over(&is_over);
-            scope.spawn(|| ask_while(&weir, 20, || !is_over.load(Relaxed)));
-            scope.spawn(|| {
-                let mut reports = weir.client();
-                while !is_over.load(Relaxed) {
-                    reports.command(&["EVAL", BUSY, "0"]);
-                }
-            });
-            let said = wait_for(&weir, "slow_command");
-            assert!(said.contains("EVAL took "), "{said}");
-        });
+        let weir = accustomed(&redis);
+        let usual: GoesOn<'_> = &|is_over| ask_while(&weir, 20, || !is_over.load(Relaxed));
+        let reports: GoesOn<'_> = &|is_over| {
+            let mut client = weir.client();
+            while !is_over.load(Relaxed) {
+                client.command(&["EVAL", BUSY, "0"]);
+            }
+        };
+        let said = while_all(&weir, &[usual, reports], "slow_command");
+        assert!(said.contains("EVAL took "), "{said}");
     }
 
-    #[test]
-    fn a_leak_is_one_who_grows_and_does_nothing() {
+    /// One who grows and does nothing.
+    pub fn leak() {
         let redis = RedisServer::start();
         let weir = weir(&redis, "[route.main.clients]\nmax_clients = 1000\n");
         let leaker = "127.0.0.77".parse().expect("an address");
@@ -240,7 +259,7 @@ mod against_what_is_usual {
         let mut leaked = Vec::new();
         let mut said = String::new();
         while !said.contains("leak (route main)") {
-            assert!(began.elapsed() < Duration::from_secs(200), "{said}");
+            assert!(began.elapsed() < LEARNING_MAX, "{said}");
             let mut client = support::RawClient::connect_from(leaker, weir.address());
             client.expect_command(&["PING"], "+PONG\r\n");
             leaked.push(client);
