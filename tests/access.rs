@@ -6,11 +6,7 @@ use support::{RedisServer, WeirProcess};
 
 /// A Weir whose route has these sections besides, and one lease.
 fn weir(redis: &RedisServer, sections: &str) -> WeirProcess {
-    let mut config = String::from("[admin]\nlisten = \"{admin}\"\n");
-    config += "[route.main]\nlisten = \"{listen}\"\n";
-    config += "[route.main.backend]\naddress = \"{backend}\"\nmax_leases = 1\n";
-    config += sections;
-    WeirProcess::with_config(redis, &config)
+    WeirProcess::with_backend(redis, &format!("max_leases = 1\n{sections}"))
 }
 
 fn refused(command: &str, setting: &str) -> String {
@@ -42,11 +38,8 @@ fn a_shared_tier_refuses_what_would_harm_the_others() {
     }
     client.expect_command(&["GET", "key"], "$5\r\nvalue\r\n");
     client.expect_command(&["OBJECT", "REFCOUNT", "key"], ":1\r\n");
-    let counted = weir.metric(
-        "weir_errors_total",
-        &["route=\"main\"", "cause=\"no_permission\""],
-    );
-    assert_eq!(counted, 9.0);
+    let of_cause = ["route=\"main\"", "cause=\"no_permission\""];
+    weir.wait_for_metric("weir_errors_total", &of_cause, 9.0);
     assert_eq!(redis.client().command(&["DBSIZE"]), b":1\r\n");
 }
 

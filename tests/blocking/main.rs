@@ -20,13 +20,7 @@ use support::{RawClient, RedisServer, WeirProcess, encode, wait_until};
 
 /// Weir with settings for its backend and its process; sections may follow.
 fn weir(behind: &RedisServer, backend: &str) -> WeirProcess {
-    WeirProcess::with_config(
-        behind,
-        &format!(
-            "[admin]\nlisten = \"{{admin}}\"\n[route.main]\nlisten = \"{{listen}}\"\n\
-             [route.main.backend]\naddress = \"{{backend}}\"\n{backend}"
-        ),
-    )
+    WeirProcess::with_backend(behind, backend)
 }
 
 /// How many clients Weir says are blocked; far too many while it can not say.

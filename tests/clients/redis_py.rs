@@ -35,18 +35,7 @@ fn redis_py_works_for_users_with_passwords() {
 #[test]
 fn redis_py_works_where_the_budget_is_one_connection_to_redis() {
     let redis = RedisServer::start();
-    let weir = WeirProcess::with_config(
-        &redis,
-        r#"
-        [admin]
-        listen = "{admin}"
-        [route.main]
-        listen = "{listen}"
-        [route.main.backend]
-        address = "{backend}"
-        max_connections = 1
-        "#,
-    );
+    let weir = WeirProcess::with_backend(&redis, "max_connections = 1");
     let watch = ConnectionWatch::start(&redis);
     let port = weir.address().port().to_string();
     libraries::python("plain.py", &[&port]);
@@ -56,15 +45,9 @@ fn redis_py_works_where_the_budget_is_one_connection_to_redis() {
 #[test]
 fn redis_py_works_for_users_that_only_weir_knows() {
     let redis = RedisServer::with(&["--requirepass", "of-redis"]);
-    let weir = WeirProcess::with_config(
+    let weir = WeirProcess::with_backend(
         &redis,
         r#"
-        [admin]
-        listen = "{admin}"
-        [route.main]
-        listen = "{listen}"
-        [route.main.backend]
-        address = "{backend}"
         password = "of-redis"
         [route.main.auth]
         mode = "weir"

@@ -12,3 +12,11 @@ mod slow_log;
 #[path = "../support/mod.rs"]
 mod support;
 mod top;
+
+use support::{RedisServer, WeirProcess};
+
+/// Weir with these settings of its process, where every client is an operator.
+fn of_operators(redis: &RedisServer, process: &str) -> WeirProcess {
+    let rest = "[route.main.clients]\noperator_networks = \"127.0.0.1\"";
+    WeirProcess::with_backend(redis, &format!("[process]\n{process}\n{rest}\n"))
+}

@@ -2,18 +2,8 @@
 
 use serde_json::Value;
 
+use super::of_operators as weir;
 use super::support::{RedisServer, WeirProcess, wait_until};
-
-fn weir(redis: &RedisServer, process: &str) -> WeirProcess {
-    WeirProcess::with_config(
-        redis,
-        &format!(
-            "[process]\n{process}\n[admin]\nlisten = \"{{admin}}\"\n[route.main]\n\
-             listen = \"{{listen}}\"\nbackend = \"{{backend}}\"\n[route.main.clients]\n\
-             operator_networks = [\"127.0.0.1\"]\n"
-        ),
-    )
-}
 
 fn entries(weir: &WeirProcess) -> Vec<Value> {
     let (status, body) = weir.get("/slowlog.json");
@@ -33,10 +23,13 @@ fn a_slow_command_is_told_with_key_and_client_and_where_the_time_went() {
     let mut client = weir.client();
     client.expect_command(&["CLIENT", "SETNAME", "reports"], "+OK\r\n");
     client.command(&["EVAL", BUSY, "1", "cart:7", "secret"]);
-    wait_until("it is in the log", || !entries(&weir).is_empty());
-    let all = entries(&weir);
-    let entry = all.iter().find(|entry| entry["command"] == "eval");
-    let entry = entry.expect("the script is in the log");
+    let mut found = None;
+    wait_until("it is in the log", || {
+        let mut all = entries(&weir).into_iter();
+        found = all.find(|entry| entry["command"] == "eval");
+        found.is_some()
+    });
+    let entry = &found.expect("the script is in the log");
     assert_eq!(entry["key"], "cart:7");
     assert_eq!(entry["name"], "reports");
     assert_eq!(entry["user"], "default");
@@ -52,7 +45,9 @@ fn a_slow_command_is_told_with_key_and_client_and_where_the_time_went() {
     assert_eq!(number("reply_bytes"), 100_000 + 11, "{entry}");
     assert!(number("request_bytes") > BUSY.len() as u64, "{entry}");
     assert!(!weir.get("/slowlog.json").1.contains("secret"));
-    assert!(weir.metric("weir_slow_commands_total", &[]) >= 1.0);
+    wait_until("it is counted", || {
+        weir.metric("weir_slow_commands_total", &[]) >= 1.0
+    });
 
     let told = client.command(&["WEIR", "SLOWLOG"]);
     assert!(String::from_utf8_lossy(&told).contains("cart:7"));

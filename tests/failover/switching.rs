@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::counters::{check, run};
-use super::support::{Replicas, encode, wait_until};
+use super::support::{RawClient, Replicas, WeirProcess, encode, wait_until};
 use super::{wait_for_state, weir_before};
 
 #[test]
@@ -44,7 +44,8 @@ fn a_switch_by_hand_under_a_pause_fails_no_command() {
 fn a_failover_command_under_load_fails_no_command() {
     for workers in [1, 3] {
         let replicas = Replicas::start(2);
-        let more = format!("[process]\nworkers = {workers}\n");
+        let more =
+            format!("[process]\nworkers = {workers}\n[route.main.failover]\nhold = \"20s\"\n");
         let weir = weir_before(&replicas, &more);
         let mut primary = 0;
         let told = run(weir.address(), 12, |progress| {
@@ -80,23 +81,38 @@ fn a_failover_command_under_pipelines_fails_no_command() {
     let replicas = Replicas::start(2);
     let more = "[process]\nworkers = 2\n[route.main.failover]\nhold = \"20s\"\n";
     let weir = weir_before(&replicas, more);
+    under_pipelines(&replicas, &weir, 8, |client, id, round| {
+        let (count, text) = (format!("count:{id}"), format!("text:{id}"));
+        if round == 0 {
+            client.expect_command(&["SET", &text, &text], "+OK\r\n");
+        }
+        let both = [encode(&["INCR", &count]), encode(&["GET", &text])].concat();
+        client.send(both.repeat(2));
+        let value = format!("${}\r\n{text}\r\n", text.len());
+        client.expect(format!(":{}\r\n{value}", 2 * round + 1));
+        client.expect(format!(":{}\r\n{value}", 2 * round + 2));
+    });
+}
+
+/// The primary hands over to its replica, and back, while clients `talk`: each sends a pipeline
+/// by its number and that of the round, and expects the replies.
+pub fn under_pipelines(
+    replicas: &Replicas,
+    weir: &WeirProcess,
+    clients: usize,
+    talk: impl Fn(&mut RawClient, usize, u64) + Sync,
+) {
     let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..8)
+        let clients: Vec<_> = (0..clients)
             .map(|id| {
-                let (weir, stop, rounds) = (&weir, &stop, &rounds);
+                let (talk, stop, rounds) = (&talk, &stop, &rounds);
                 scope.spawn(move || {
                     let mut client = weir.client();
-                    let (count, text) = (format!("count:{id}"), format!("text:{id}"));
-                    client.expect_command(&["SET", &text, &text], "+OK\r\n");
-                    let mut told = 0;
+                    let mut round = 0;
                     while !stop.load(Relaxed) {
-                        let both = [encode(&["INCR", &count]), encode(&["GET", &text])].concat();
-                        client.send(both.repeat(2));
-                        let value = format!("${}\r\n{text}\r\n", text.len());
-                        client.expect(format!(":{}\r\n{value}", told + 1));
-                        client.expect(format!(":{}\r\n{value}", told + 2));
-                        told += 2;
+                        talk(&mut client, id, round);
+                        round += 1;
                         rounds.fetch_add(1, Relaxed);
                     }
                 })

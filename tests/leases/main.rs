@@ -23,14 +23,7 @@ use support::{RedisServer, WeirProcess};
 /// Weir with settings for its backend; other sections may follow. Nobody shares here what
 /// is for clients of their own: `tests/blocking` is about that.
 fn weir(behind: &RedisServer, backend: &str) -> WeirProcess {
-    WeirProcess::with_config(
-        behind,
-        &format!(
-            "[admin]\nlisten = \"{{admin}}\"\n[route.main]\nlisten = \"{{listen}}\"\n\
-             [route.main.backend]\naddress = \"{{backend}}\"\n\
-             max_blocking_shared = 0\n{backend}"
-        ),
-    )
+    WeirProcess::with_backend(behind, &format!("max_blocking_shared = 0\n{backend}"))
 }
 
 /// Connections that Weir has to Redis for this use, open, being opened or closed.

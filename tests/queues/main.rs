@@ -51,15 +51,9 @@ const GROUP: User = User {
 /// Lets users live their lives side by side, and looks at what that came to.
 fn live(users: &[User]) {
     let redis = RedisServer::with(&["--maxclients", "32"]);
-    let weir = WeirProcess::with_config(
+    let weir = WeirProcess::with_backend(
         &redis,
         r#"
-        [admin]
-        listen = "{admin}"
-        [route.main]
-        listen = "{listen}"
-        [route.main.backend]
-        address = "{backend}"
         max_connections = 24
         # 70 consumers of a group take turns on what blocked clients may hold of these.
         lease_wait = "15s"

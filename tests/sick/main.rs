@@ -16,14 +16,8 @@ use support::{RedisServer, WeirProcess};
 
 /// Weir in front of a Redis, with settings for its backend; other sections may follow.
 fn weir(redis: &RedisServer, backend: &str) -> WeirProcess {
-    WeirProcess::with_config(
-        redis,
-        &format!(
-            "[admin]\nlisten = \"{{admin}}\"\n[route.main]\nlisten = \"{{listen}}\"\n\
-             [route.main.backend]\naddress = \"{{backend}}\"\n\
-             reconnect_min = \"5ms\"\nreconnect_max = \"50ms\"\n{backend}"
-        ),
-    )
+    let quick = "reconnect_min = \"5ms\"\nreconnect_max = \"50ms\"\n";
+    WeirProcess::with_backend(redis, &format!("{quick}{backend}"))
 }
 
 /// The text of an error reply, or nothing if it is none.

@@ -15,13 +15,7 @@ use support::{RedisServer, WeirProcess};
 
 /// Weir with settings for its backend.
 fn weir(behind: &RedisServer, backend: &str) -> WeirProcess {
-    WeirProcess::with_config(
-        behind,
-        &format!(
-            "[admin]\nlisten = \"{{admin}}\"\n[route.main]\nlisten = \"{{listen}}\"\n\
-             [route.main.backend]\naddress = \"{{backend}}\"\n{backend}"
-        ),
-    )
+    WeirProcess::with_backend(behind, backend)
 }
 
 /// Connections that Weir has to Redis for this use, open or being opened.
