@@ -4,6 +4,9 @@
 use super::support::{RawClient, RedisServer, WeirProcess, encode, wait_until};
 use super::{TOO_MANY, weir, weir_with};
 
+/// One command at a time; nobody is refused because it takes too long.
+const ONE: &str = "in_flight = 1\ntarget = \"0s\"";
+
 /// Sends a command while Redis stands still, and waits until it is on its way or in line.
 fn send_and_wait(weir: &WeirProcess, client: &mut RawClient, command: &[&str], metric: &str) {
     let before = weir.metric(metric, &[]);
@@ -25,7 +28,7 @@ fn known(weir: &WeirProcess) -> RawClient {
 #[test]
 fn what_waits_is_sent_in_order_of_arrival() {
     let mut redis = RedisServer::start();
-    let weir = weir(&redis, "in_flight = 1");
+    let weir = weir(&redis, ONE);
     let mut clients: Vec<RawClient> = (0..5).map(|_| known(&weir)).collect();
     redis.stop();
     send_and_wait(
@@ -61,7 +64,7 @@ fn what_waits_is_sent_in_order_of_arrival() {
 #[test]
 fn a_pipeline_stays_in_order_when_a_part_of_it_waits() {
     let redis = RedisServer::start();
-    let weir = weir(&redis, "in_flight = 3");
+    let weir = weir(&redis, "in_flight = 3\ntarget = \"0s\"");
     let mut client = weir.client();
     let mut request = Vec::new();
     let mut replies = String::new();
@@ -77,7 +80,11 @@ fn a_pipeline_stays_in_order_when_a_part_of_it_waits() {
 #[test]
 fn transactions_go_in_one_piece_whether_they_wait_or_not() {
     let redis = RedisServer::start();
-    let weir = weir_with(&redis, "in_flight = 2", "backend.max_leases = 0");
+    let weir = weir_with(
+        &redis,
+        "in_flight = 2\ntarget = \"0s\"",
+        "backend.max_leases = 0",
+    );
     let clients: Vec<_> = (0..8)
         .map(|client| {
             let mut socket = weir.client();
@@ -124,11 +131,7 @@ fn transactions_go_in_one_piece_whether_they_wait_or_not() {
 #[test]
 fn a_deadline_that_passes_in_line_means_that_the_command_has_not_run() {
     let mut redis = RedisServer::start();
-    let weir = weir_with(
-        &redis,
-        "in_flight = 1",
-        "timeouts.request = \"300ms\"\ntimeouts.stall = \"300ms\"",
-    );
+    let weir = weir_with(&redis, ONE, "timeouts.request = \"3s\"");
     let (mut first, mut second) = (known(&weir), known(&weir));
     redis.stop();
     send_and_wait(
@@ -161,7 +164,7 @@ fn a_deadline_that_passes_in_line_means_that_the_command_has_not_run() {
 #[test]
 fn what_waits_survives_the_loss_of_the_connection() {
     let mut redis = RedisServer::start();
-    let weir = weir(&redis, "in_flight = 1");
+    let weir = weir(&redis, ONE);
     let mut clients: Vec<RawClient> = (0..4).map(|_| known(&weir)).collect();
     // Redis knows this client, and reads what it sends before what comes after it.
     let mut killer = redis.client();
@@ -190,7 +193,7 @@ fn what_waits_survives_the_loss_of_the_connection() {
 #[test]
 fn a_client_that_leaves_the_line_holds_nobody_up() {
     let mut redis = RedisServer::start();
-    let weir = weir(&redis, "in_flight = 1\nqueue_max = 2");
+    let weir = weir(&redis, "in_flight = 1\nqueue_max = 2\ntarget = \"0s\"");
     let (mut first, mut second, mut third) = (known(&weir), known(&weir), known(&weir));
     redis.stop();
     send_and_wait(&weir, &mut first, &["GET", "k"], "weir_commands_in_flight");
@@ -218,7 +221,7 @@ fn known_line(weir: &WeirProcess) -> RawClient {
 fn a_line_of_clients_that_have_gone_ends_with_its_node() {
     let mut redis = RedisServer::start();
     let others = "backend.reconnect_min = \"1s\"\nbackend.reconnect_max = \"1s\"";
-    let mut weir = weir_with(&redis, "in_flight = 1", others);
+    let mut weir = weir_with(&redis, ONE, others);
     for _ in 0..3 {
         let (mut first, mut second) = (known(&weir), known(&weir));
         // Another database: the node is found to be gone over another connection.

@@ -21,7 +21,8 @@ const TOO_MANY: &str = "-BUSY weir: too many commands wait for the backend (over
 const BEHIND: &str = "-BUSY weir: a command before it in the same pipeline was refused, \
                       command not executed\r\n";
 
-/// Weir with one worker, so that all clients stand in the same line.
+/// Weir with one worker, so that all clients stand in the same line. Nobody takes Redis for sick
+/// because it stands still for a while.
 fn weir(redis: &RedisServer, overload: &str) -> WeirProcess {
     weir_with(redis, overload, "")
 }
@@ -33,6 +34,7 @@ fn weir_with(redis: &RedisServer, overload: &str, others: &str) -> WeirProcess {
         &format!(
             "[process]\nworkers = 1\n[admin]\nlisten = \"{{admin}}\"\n\
              [route.main]\nlisten = \"{{listen}}\"\nbackend.address = \"{{backend}}\"\n\
+             health.silence_max = \"60s\"\n\
              {others}\n[route.main.overload]\n{overload}\n"
         ),
     )
