@@ -122,7 +122,7 @@ fn the_kubernetes_objects_configurations_have_no_mistakes() {
 #[test]
 fn health_is_told_by_the_exit_code() {
     let mut redis = RedisServer::start();
-    let weir = WeirProcess::in_front_of(&redis);
+    let mut weir = WeirProcess::in_front_of(&redis);
     let admin = weir.admin_address().to_string();
     let ask = |more: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_weir"))
@@ -141,7 +141,9 @@ fn health_is_told_by_the_exit_code() {
             && String::from_utf8_lossy(&said.stderr).contains("route main: ")
     });
     assert!(ask(&[]).status.success(), "Weir itself is well");
-    drop(weir);
+    // Nobody else gets its port as long as there is `weir`.
+    weir.signal(libc::SIGKILL);
+    weir.wait();
     let said = ask(&[]);
     assert_eq!(said.status.code(), Some(1));
     assert!(said.stderr.starts_with(b"weir: http://"));

@@ -318,8 +318,9 @@ fn what_goes_over_another_workers_connection_is_one_span() {
             client.expect_command(&["APPEND", &key, ""], ":0\r\n");
         }
     }
-    let handed = weir.metric("weir_commands_handed_over_total", &[]);
-    assert!(handed > 0.0, "there is one connection for both");
+    wait_until("there is one connection for both", || {
+        weir.metric("weir_commands_handed_over_total", &[]) > 0.0
+    });
     let spans = receiver.wait_for("append", 20);
     let ports = spans.iter().map(|span| number(span, "client.port"));
     let of_one = ports.filter(|port| *port == number(&spans[0], "client.port"));
@@ -368,9 +369,8 @@ fn without_a_collector_weir_serves_and_says_so_once_until_there_is_one() {
     });
     weir.wait_for_log("traces get through again");
     assert_eq!(weir.log().matches("traces are dropped").count(), 1);
-    let events = weir.get("/events.json").1;
     for kind in ["traces_dropped", "traces_sent"] {
-        assert!(events.contains(kind), "{kind} in {events}");
+        wait_until(kind, || weir.get("/events.json").1.contains(kind));
     }
 }
 

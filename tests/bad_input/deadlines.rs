@@ -5,13 +5,9 @@ use super::{closed, weir};
 
 const TIMED_OUT: &str = "-ERR weir: upstream timeout, command outcome unknown\r\n";
 
-/// A server on which anybody may use `DEBUG`, as Redis before version 7 always lets them.
-fn debug_redis() -> RedisServer {
-    let server = RedisServer::start();
-    if server.version() < (7, 0) && !server.is_valkey() {
-        return server;
-    }
-    RedisServer::with(&["--enable-debug-command", "yes"])
+/// These settings of a route, where nobody takes Redis for sick because it stands still for a while.
+fn patient(settings: &str) -> String {
+    format!("{settings}\nhealth.silence_max = \"60s\"")
 }
 
 /// The connections that clients share, as Redis numbers them.
@@ -26,12 +22,9 @@ fn shared(redis: &RedisServer) -> Vec<String> {
 
 #[test]
 fn a_deadline_is_one_caller_s_and_the_connection_stays() {
-    let redis = debug_redis();
-    let weir = weir(
-        &redis,
-        "workers = 1",
-        "timeouts.request = \"300ms\"\ntimeouts.slow_request = \"20s\"",
-    );
+    let mut redis = RedisServer::start();
+    let limits = "timeouts.request = \"2s\"\ntimeouts.slow_request = \"60s\"";
+    let weir = weir(&redis, "workers = 1", &patient(limits));
     let mut early = weir.client();
     let mut patient = weir.client();
     let mut late = weir.client();
@@ -40,24 +33,13 @@ fn a_deadline_is_one_caller_s_and_the_connection_stays() {
     }
     let before = shared(&redis);
     assert_eq!(before.len(), 1);
-    let mut sleeper = redis.client();
-    sleeper.send(encode(&["DEBUG", "SLEEP", "1.2"]));
-    wait_until("Redis sleeps", || {
-        // A server that sleeps does not take a second command; Weir's own clients tell.
-        early.send(encode(&["INCR", "early"]));
-        match early.read_reply().as_slice() {
-            reply if reply == TIMED_OUT.as_bytes() => true,
-            reply => {
-                assert!(reply.starts_with(b":"), "{}", reply.escape_ascii());
-                false
-            }
-        }
-    });
+    redis.stop();
+    early.expect_command(&["INCR", "early"], TIMED_OUT);
     // A long command waits on, behind the one that was given up.
     patient.send(encode(&["EVAL", "return 'patient'", "0"]));
     late.send(encode(&["GET", "k"]).repeat(3));
     late.expect(TIMED_OUT.repeat(3));
-    sleeper.expect("+OK\r\n");
+    redis.cont();
     patient.expect("$7\r\npatient\r\n");
     // The late replies are swallowed: everybody gets what they ask for now.
     for (number, client) in [early, patient, late].iter_mut().enumerate() {
@@ -65,14 +47,16 @@ fn a_deadline_is_one_caller_s_and_the_connection_stays() {
         client.expect_command(&["ECHO", &word], format!("$1\r\n{word}\r\n"));
     }
     assert_eq!(shared(&redis), before, "the connection is the same");
-    assert!(weir.metric("weir_errors_total", &["cause=\"request_timeout\""]) >= 4.0);
+    wait_until("the deadlines are counted", || {
+        weir.metric("weir_errors_total", &["cause=\"request_timeout\""]) >= 4.0
+    });
 }
 
 #[test]
 fn a_long_reply_that_is_under_way_is_not_mixed_up_with_an_error() {
-    let mut redis = debug_redis();
+    let mut redis = RedisServer::start();
     // Long enough for the reply to begin on a machine that is busy with other tests.
-    let weir = weir(&redis, "workers = 1", "timeouts.request = \"3s\"");
+    let weir = weir(&redis, "workers = 1", "timeouts.request = \"6s\"");
     let mut client = weir.client();
     let value = "v".repeat(60_000_000);
     client.expect_command(&["SET", "large", &value], "+OK\r\n");
@@ -97,7 +81,7 @@ fn a_long_reply_that_is_under_way_is_not_mixed_up_with_an_error() {
 #[test]
 fn a_command_that_was_not_sent_in_time_says_so() {
     let mut redis = RedisServer::start();
-    let weir = weir(&redis, "workers = 1", "timeouts.request = \"300ms\"");
+    let weir = weir(&redis, "workers = 1", &patient("timeouts.request = \"2s\""));
     weir.client().expect_command(&["PING"], "+PONG\r\n");
     redis.stop();
     // Another database needs a connection of its own, and its handshake is not answered.
@@ -115,7 +99,7 @@ fn a_command_that_was_not_sent_in_time_says_so() {
 #[test]
 fn who_is_idle_is_closed_and_who_waits_is_not() {
     let redis = RedisServer::start();
-    let weir = weir(&redis, "", "clients.idle_timeout = \"500ms\"");
+    let weir = weir(&redis, "", "clients.idle_timeout = \"2s\"");
     let mut idle = weir.client();
     idle.expect_command(&["PING"], "+PONG\r\n");
     let mut silent = weir.client();
@@ -143,6 +127,7 @@ fn who_is_idle_is_closed_and_who_waits_is_not() {
     for client in [&mut idle, &mut silent, &mut named, &mut selected] {
         client.expect_closed();
     }
+    wait_until("they are counted", || closed(&weir, "idle") >= 4.0);
     assert_eq!(closed(&weir, "idle"), 4.0);
     // All that was meant to be closed is; wait as long again for what was not.
     let mut again = weir.client();
@@ -165,7 +150,7 @@ fn who_is_idle_is_closed_and_who_waits_is_not() {
 #[test]
 fn a_client_that_keeps_asking_is_never_idle() {
     let redis = RedisServer::start();
-    let weir = weir(&redis, "", "clients.idle_timeout = \"400ms\"");
+    let weir = weir(&redis, "", "clients.idle_timeout = \"2s\"");
     let mut client = weir.client();
     let mut other = weir.client();
     other.expect_command(&["PING"], "+PONG\r\n");
@@ -182,7 +167,7 @@ fn gauge_in_flight(weir: &WeirProcess) -> f64 {
 #[test]
 fn no_more_of_one_client_s_commands_are_under_way_than_allowed() {
     let mut redis = RedisServer::start();
-    let weir = weir(&redis, "workers = 1", "clients.in_flight_max = 5");
+    let weir = weir(&redis, "workers = 1", &patient("clients.in_flight_max = 5"));
     let mut client = weir.client();
     client.expect_command(&["SET", "n", "0"], "+OK\r\n");
     redis.stop();
@@ -204,7 +189,7 @@ fn no_more_bytes_of_one_client_s_commands_are_under_way_than_allowed() {
     let weir = weir(
         &redis,
         "workers = 1",
-        "clients.in_flight_bytes_max = \"100KiB\"",
+        &patient("clients.in_flight_bytes_max = \"100KiB\""),
     );
     let mut client = weir.client();
     client.expect_command(&["PING"], "+PONG\r\n");
@@ -225,8 +210,8 @@ fn no_more_bytes_of_one_client_s_commands_are_under_way_than_allowed() {
 
 #[test]
 fn commands_behind_a_deadline_are_answered_in_their_order() {
-    let mut redis = debug_redis();
-    let weir = weir(&redis, "workers = 1", "timeouts.request = \"300ms\"");
+    let mut redis = RedisServer::start();
+    let weir = weir(&redis, "workers = 1", &patient("timeouts.request = \"2s\""));
     let mut client: RawClient = weir.client();
     client.expect_command(&["SET", "k", "v"], "+OK\r\n");
     redis.stop();

@@ -247,7 +247,7 @@ fn a_storm_of_connections_that_say_nothing() {
         weir.metric("weir_clients_connected", &[]) <= 2.0
     });
     bystander.finish();
-    assert!(closed(&weir, "client") >= 1500.0);
+    wait_until("they are counted", || closed(&weir, "client") >= 1500.0);
     let grown = weir.resident_bytes().saturating_sub(before);
     assert!(grown < 20 * MIB, "{grown} bytes grown");
 }

@@ -12,11 +12,12 @@ fn refused(weir: &super::WeirProcess, reason: &str) -> f64 {
 
 /// A Weir that is full, and the two clients that fill it.
 fn full(redis: &RedisServer) -> (super::WeirProcess, [RawClient; 2]) {
-    let weir = weir(redis, "workers = 1\nmax_clients = 2", "");
-    // The support has looked whether anybody listens, with a connection that goes away.
-    wait_until("the first look has left", || {
-        weir.metric("weir_clients_connected", &[]) == 0.0
-    });
+    // Who is in stays, however long the others take.
+    let weir = weir(
+        redis,
+        "workers = 1\nmax_clients = 2",
+        "clients.gives_way_after = 0",
+    );
     let mut clients = [weir.client(), weir.client()];
     for client in &mut clients {
         client.expect_command(&["PING"], "+PONG\r\n");
@@ -52,7 +53,7 @@ fn the_refusal_answers_the_first_real_command() {
     for client in &mut clients {
         client.expect_command(&["PING"], "+PONG\r\n");
     }
-    assert!(refused(&weir, "max_clients") >= 14.0);
+    wait_until("they are counted", || refused(&weir, "max_clients") >= 14.0);
 }
 
 #[test]
@@ -132,11 +133,9 @@ fn those_who_are_refused_do_not_pile_up() {
 fn a_route_has_its_own_limit() {
     let redis = RedisServer::start();
     let weir = weir(&redis, "workers = 1", "clients.max_clients = 1");
-    wait_until("the first look has left", || {
-        weir.metric("weir_clients_connected", &[]) == 0.0
-    });
     let mut client = weir.client();
     client.expect_command(&["PING"], "+PONG\r\n");
     weir.client().expect_command(&["PING"], REFUSAL);
-    assert_eq!(refused(&weir, "route_max_clients"), 1.0);
+    let reason = ["reason=\"route_max_clients\""];
+    weir.wait_for_metric("weir_clients_refused_total", &reason, 1.0);
 }

@@ -65,6 +65,9 @@ fn a_shared_wait_is_unblocked_by_its_client_s_id() {
                 client.expect_command(&["PING"], "+PONG\r\n");
             }
         }
+        wait_until("nobody waits at Redis for them", || {
+            redis.info("clients", "blocked_clients") == crowd.len().to_string()
+        });
         other.expect_command(&["RPUSH", "k", "x"], ":1\r\n");
         other.expect_command(&["LLEN", "k"], ":1\r\n");
         redis.command(&["FLUSHALL"]);

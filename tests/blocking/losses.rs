@@ -110,9 +110,11 @@ fn a_thousand_workers_outlive_redis() {
         turn();
         direct.command(&["DBSIZE"]) == b":0\r\n"
     });
-    for _ in 0..10 {
+    // Who has its element asks for the next.
+    wait_until("all wait once more", || {
         turn();
-    }
+        blocked(&weir) == WORKERS
+    });
     let (mut got, mut unknown) = (HashSet::new(), 0);
     while let Ok(said) = hears.try_recv() {
         match said {

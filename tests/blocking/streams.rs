@@ -98,7 +98,7 @@ fn who_may_not_ask_for_the_last_id_reads_on_a_connection_of_its_own() {
     let mut reader = weir.client();
     reader.send(encode(&["XREAD", "BLOCK", "0", "STREAMS", "s", "$"]));
     wait_until("it reads", || blocked(&weir) == 1);
-    assert_eq!(weir.metric("weir_leases_held", &[]), 1.0);
+    weir.wait_for_metric("weir_leases_held", &[], 1.0);
     let mut other = weir.client();
     other.expect_command(&["XADD", "s", "6-1", "f", "v"], "$3\r\n6-1\r\n");
     reader.expect("*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n6-1\r\n*2\r\n$1\r\nf\r\n$1\r\nv\r\n");

@@ -86,6 +86,8 @@ enum Said {
     Got(u64),
     /// It left while it waited: what was on its way to it is lost with it.
     Left,
+    /// It heard something else than an element, or nothing any more.
+    Wrong(String),
 }
 
 #[test]
@@ -115,17 +117,19 @@ fn with_clients_that_leave_at_random_only_what_was_on_its_way_to_them_is_lost() 
                     for _ in 0..lives {
                         let key = format!("q{}", dice.below(QUEUES));
                         let timeout = ["0", "0", "0.2", "1"][dice.below(4) as usize];
-                        let Ok(reply) = worker.command(&["BLPOP", &key, timeout]).await else {
-                            return;
+                        let reply = worker.command(&["BLPOP", &key, timeout]).await;
+                        let told = match reply.as_ref().map(|reply| (element(reply), &**reply)) {
+                            Ok((Some(element), _)) => Said::Got(element),
+                            Ok((None, b"*-1\r\n")) => continue,
+                            _ => Said::Wrong(format!("{reply:?}")),
                         };
-                        match element(&reply) {
-                            Some(element) => drop(said.send(Said::Got(element))),
-                            None => assert_eq!(reply, b"*-1\r\n"),
+                        if said.send(told).is_err() {
+                            return;
                         }
                     }
                     let key = format!("q{}", dice.below(QUEUES));
-                    if worker.send(&["BLPOP", &key, "0"]).await.is_err() {
-                        return;
+                    if let Err(error) = worker.send(&["BLPOP", &key, "0"]).await {
+                        let _ = said.send(Said::Wrong(error.to_string()));
                     }
                     tokio::time::sleep(Duration::from_millis(dice.below(200))).await;
                     drop(worker);
@@ -142,6 +146,7 @@ fn with_clients_that_leave_at_random_only_what_was_on_its_way_to_them_is_lost() 
         let mut hear = |said| match said {
             Said::Got(element) => assert!(got.insert(element), "{element} twice"),
             Said::Left => left += 1,
+            Said::Wrong(what) => panic!("{what}"),
         };
         for element in 0..ELEMENTS {
             let key = format!("q{}", dice.below(QUEUES));

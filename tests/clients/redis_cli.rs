@@ -190,7 +190,7 @@ fn subscribe_and_psubscribe_show_messages() {
 fn latency_is_measured() {
     let (_redis, weir) = start();
     // Without a terminal it measures for a while (-i, in seconds) and prints raw numbers.
-    let report = output(&weir, &["--latency", "-i", "1"], b"");
+    let report = output(&weir, &["--latency", "-i", "3"], b"");
     let numbers: Vec<f64> = report
         .split_whitespace()
         .filter_map(|word| word.parse().ok())

@@ -124,8 +124,12 @@ fn many_tasks_over_one_connection() {
     for suffix in SUFFIXES {
         let client = redis::Client::open(url(&weir, suffix)).expect("a URL");
         runtime.block_on(async {
+            // By itself it gives up after half a second, however busy the machine is.
+            let patient = redis::AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(DEADLINE))
+                .set_response_timeout(Some(DEADLINE));
             let shared = client
-                .get_multiplexed_async_connection()
+                .get_multiplexed_async_connection_with_config(&patient)
                 .await
                 .expect("a connection");
             let tasks: Vec<_> = (0..50)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::RedisError;
 
-use crate::support::{RedisServer, WeirProcess, encode, libraries, wait_until};
+use crate::support::{DEADLINE, RedisServer, WeirProcess, encode, libraries, wait_until};
 
 /// How long each library tries.
 const SECONDS: usize = 4;
@@ -112,8 +112,11 @@ fn the_redis_crate_names_the_refusal() {
             .enable_all()
             .build();
         runtime.expect("a runtime").block_on(async {
+            let patient = redis::AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(DEADLINE))
+                .set_response_timeout(Some(DEADLINE));
             let mut shared = client
-                .get_multiplexed_async_connection()
+                .get_multiplexed_async_connection_with_config(&patient)
                 .await
                 .expect("the handshake is answered");
             let reply = redis::cmd("GET")
@@ -142,6 +145,8 @@ fn a_storm_of_connections_leaves_the_clients_that_are_in_alone() {
         [route.main]
         listen = "{listen}"
         backend = "{backend}"
+        # Who is in stays, however long it takes the others to come.
+        clients.gives_way_after = 0
         "#,
     );
     let mut inside = weir.client();
@@ -206,7 +211,10 @@ fn the_connection_manager_of_the_redis_crate_takes_a_refusal_without_a_storm() {
             .enable_all()
             .build();
         runtime.expect("a runtime").block_on(async {
-            let mut manager = redis::aio::ConnectionManager::new(client)
+            let patient = redis::aio::ConnectionManagerConfig::new()
+                .set_connection_timeout(Some(DEADLINE))
+                .set_response_timeout(Some(DEADLINE));
+            let mut manager = redis::aio::ConnectionManager::new_with_config(client, patient)
                 .await
                 .expect("the handshake is answered");
             let end = tokio::time::Instant::now() + Duration::from_secs(SECONDS as u64);

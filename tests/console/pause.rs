@@ -70,16 +70,17 @@ fn who_comes_when_as_many_wait_as_may_is_refused_at_once_and_served_afterwards()
     third.read_reply();
     third.expect_command(&["GET", "n"], "$1\r\n2\r\n");
     wait_for_held(&weir, 0.0);
-    assert!(weir.metric("weir_shed_total", &["limit=\"pause\""]) >= 7.0);
-    let events: Value = serde_json::from_str(&weir.get("/events.json").1).expect("JSON");
-    let of_kind = |kind: &str| {
-        let mut all = events.as_array().expect("a list").iter();
-        all.any(|event| event["kind"] == kind && event["subject"] == "clients.pause_clients")
-    };
-    assert!(
-        of_kind("limit_reached") && of_kind("limit_cleared"),
-        "{events}"
-    );
+    wait_until("the refusals are counted", || {
+        weir.metric("weir_shed_total", &["limit=\"pause\""]) >= 7.0
+    });
+    wait_until("the record says when it was reached and cleared", || {
+        let events: Value = serde_json::from_str(&weir.get("/events.json").1).expect("JSON");
+        let of_kind = |kind: &str| {
+            let mut all = events.as_array().expect("a list").iter();
+            all.any(|event| event["kind"] == kind && event["subject"] == "clients.pause_clients")
+        };
+        of_kind("limit_reached") && of_kind("limit_cleared")
+    });
 }
 
 #[test]
@@ -105,7 +106,9 @@ fn what_waits_is_bounded_in_bytes_and_a_pause_in_time() {
     let value = "x".repeat(5_000);
     one.send(format!("SET k {value}\r\n").as_bytes());
     wait_for_held(&weir, 1.0);
-    assert!(weir.metric("weir_paused_bytes", &[]) >= 5_000.0);
+    wait_until("its bytes are counted", || {
+        weir.metric("weir_paused_bytes", &[]) >= 5_000.0
+    });
     other.expect_command(
         &["GET", "k"],
         "-BUSY weir: too many wait for the end of a pause (clients.pause_memory), \

@@ -111,8 +111,13 @@ fn no_more_wait_than_may() {
     let reply = weir.client().command(&["SET", "k", "2"]);
     let text = error(&reply).unwrap_or_default();
     assert!(text.contains("failover.hold_clients"), "{text}");
-    // A client that leaves gives up its place.
+    // A client that leaves gives up its place, and another may wait in it.
     clients.pop();
+    weir.wait_for_metric("weir_commands_held", &[], 2.0);
+    let mut next = weir.client();
+    next.send(b"SET k 1\r\n");
+    clients.push(next);
+    weir.wait_for_metric("weir_commands_held", &[], 3.0);
     replicas.nodes[0].restart();
     for client in &mut clients {
         client.expect("+OK\r\n");
@@ -122,7 +127,7 @@ fn no_more_wait_than_may() {
 #[test]
 fn a_primary_that_hangs_is_replaced_and_gets_nothing_when_it_goes_on() {
     let mut replicas = Replicas::start(2);
-    let more = "[route.main.timeouts]\nstall = \"500ms\"\n[route.main.failover]\nhold = \"20s\"\n";
+    let more = "[route.main.timeouts]\nstall = \"5s\"\n[route.main.failover]\nhold = \"20s\"\n";
     let weir = weir_before(&replicas, more);
     let told = run(weir.address(), 8, |progress| {
         progress.wait_for(20);
@@ -192,7 +197,7 @@ fn reads_under_way_to_a_hung_primary_are_asked_again_at_a_replica() {
     let mut replicas = Replicas::start(2);
     let more = "[route.main.timeouts]\nstall = \"5m\"\nrequest = \"5m\"\n\
                 [route.main.health]\nsilence_max = \"300ms\"\n\
-                [route.main.failover]\nstale_reads_on_failure = true\n";
+                [route.main.failover]\nstale_reads_on_failure = true\nhold = \"20s\"\n";
     let weir = weir_before(&replicas, more);
     let label = format!("node=\"{}\"", replicas.nodes[1].address());
     wait_until("the replica may serve", || {

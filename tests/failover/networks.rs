@@ -24,8 +24,8 @@ fn a_primary_that_is_cut_off_is_replaced_and_gets_nothing_when_the_network_is_ba
     let network = Forwarder::before(replicas.nodes[0].address());
     let first = network.address().to_string();
     let second = replicas.nodes[1].address().to_string();
-    let more = "[process]\nworkers = 2\n[route.main.timeouts]\nstall = \"500ms\"\n\
-                connect = \"300ms\"\n[route.main.failover]\nhold = \"20s\"\n";
+    let more = "[process]\nworkers = 2\n[route.main.timeouts]\nstall = \"3s\"\n\
+                connect = \"2s\"\n[route.main.failover]\nhold = \"20s\"\n";
     let weir = weir(
         &replicas.nodes[0],
         &settings(&[first.clone(), second.clone()]),
@@ -86,7 +86,7 @@ fn the_nearest_node_is_read_from_and_another_when_it_becomes_slow() {
 fn a_primary_that_loads_its_data_is_waited_for() {
     let slow_loading = [
         "--key-load-delay",
-        "1000",
+        "5000",
         "--loading-process-events-interval-bytes",
         "1024",
     ];
@@ -115,6 +115,11 @@ fn a_primary_that_loads_its_data_is_waited_for() {
     wait_for(&weir, &addresses[0], "health=\"loading\"");
     writer.send(super::support::encode(&["INCR", "other"]));
     assert_eq!(reached(&mut reader, "key:7"), "value");
+    // It need not be slow any longer.
+    for node in &replicas.nodes {
+        let quick = ["CONFIG", "SET", "key-load-delay", "0"];
+        node.client().expect_command(&quick, "+OK\r\n");
+    }
     // It has what it had saved, and nobody has taken its place.
     writer.expect(":1\r\n");
     assert_eq!(replicas.nodes[0].command(&["GET", "other"]), b"$1\r\n1\r\n");

@@ -1,6 +1,8 @@
 //! Reads on replicas: which node serves them, how old they may be, and what becomes of
 //! them when a node is lost.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
 use super::support::{RawClient, Replicas, WeirProcess, encode, wait_until};
 use super::{error, wait_for_state, weir_before};
 
@@ -142,6 +144,9 @@ fn scans_stay_on_one_node() {
             .client()
             .expect_command(&["SET", &key, "v"], "+OK\r\n");
     }
+    for replica in [1, 2] {
+        replicas.wait_until_caught_up(replica, 0);
+    }
     let mut seen = std::collections::BTreeSet::new();
     let mut cursor = "0".to_owned();
     loop {
@@ -192,7 +197,8 @@ fn a_replica_that_is_behind_or_has_lost_its_link_serves_nothing() {
         "read_from = \"prefer_replica\"\nreplica_lag_max = \"300ms\"\nprobe_interval = \"50ms\"\n";
     let (mut replicas, weir) = start(2, more);
     let mut client = weir.client();
-    assert_eq!(who(&mut client), "replica1");
+    // On a busy machine it may lag for a moment.
+    wait_until("it serves", || who(&mut client) == "replica1");
     let mut replica = replicas.nodes[1].client();
     replica.expect_command(&["REPLICAOF", "127.0.0.1", "1"], "+OK\r\n");
     wait_until("it serves nothing", || who(&mut client) == "primary");
@@ -237,15 +243,16 @@ fn reads_go_on_while_there_is_no_primary_where_they_may_be_stale() {
 #[test]
 fn a_replica_that_is_killed_costs_no_read() {
     let (mut replicas, weir) = start(3, "read_from = \"replica\"\nramp = \"200ms\"\n");
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
+    let all_reads = AtomicU64::new(0);
     std::thread::scope(|scope| {
-        let (weir, stop) = (&weir, &stop);
+        let (weir, stop, all_reads) = (&weir, &stop, &all_reads);
         let threads: Vec<_> = (0..8)
             .map(|_| {
                 scope.spawn(move || {
                     let mut client = weir.client();
                     let mut reads = 0;
-                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    while !stop.load(Relaxed) {
                         let reply = client.command(&["GET", "who"]);
                         let text = String::from_utf8_lossy(&reply).into_owned();
                         assert!(error(&reply).is_none(), "{text}");
@@ -253,13 +260,15 @@ fn a_replica_that_is_killed_costs_no_read() {
                         // One that is back has what the primary has.
                         assert!(from.starts_with("replica") || from == "primary", "{from:?}");
                         reads += 1;
+                        all_reads.fetch_add(1, Relaxed);
                     }
                     reads
                 })
             })
             .collect();
         for node in [1, 2] {
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            let goal = all_reads.load(Relaxed) + 200;
+            wait_until("reads go on", || all_reads.load(Relaxed) >= goal);
             replicas.nodes[node].kill();
             wait_for_state(weir, &replicas.nodes[node], &["health=\"down\""]);
             replicas.nodes[node].restart();
@@ -273,7 +282,7 @@ fn a_replica_that_is_killed_costs_no_read() {
                 weir.metric("weir_node_read_weight", &[&label]) == 1.0
             });
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        stop.store(true, Relaxed);
         for thread in threads {
             assert!(thread.join().expect("a reader does not panic") > 0);
         }

@@ -89,7 +89,7 @@ fn sentinels_come_and_go_by_a_reload() {
     let mut client = weir.client();
     client.expect_command(&["SET", "k", "v"], "+OK\r\n");
     wait_for_state(&weir, &replicas.nodes[1], &["standing=\"follower\""]);
-    assert_eq!(sentinels.subscribers(0), 1);
+    wait_until("the first is listened to", || sentinels.subscribers(0) == 1);
     // Others, and not the first.
     reload(&mut weir, &only(&[1, 2]));
     wait_until("the first is left alone", || sentinels.subscribers(0) == 0);

@@ -26,14 +26,10 @@ fn a_node_of_another_deployment_gets_nothing_and_is_named() {
     // Without its followers in the list the stranger would be as good as any.
     let more = "[route.main.failover]\nread_from = \"prefer_replica\"\nhold = \"100ms\"\n";
     let short = nodes.replace(&format!(", \"{}\"", follower.address()), "");
-    let weir = weir(&stranger, &short, more);
+    let mut weir = weir(&stranger, &short, more);
     weir.client().expect_command(&["SET", "k", "v"], "+OK\r\n");
     wait_for_state(&weir, &stranger, &["standing=\"foreign\""]);
-    assert!(
-        weir.log().contains("belongs to another deployment"),
-        "{}",
-        weir.log()
-    );
+    weir.wait_for_log("belongs to another deployment");
     assert_eq!(stranger.command(&["DBSIZE"]), b":0\r\n");
     // Nor does it take the primary's place.
     wait_for_state(&weir, &replicas.nodes[1], &["standing=\"follower\""]);
@@ -87,11 +83,11 @@ fn a_password_that_is_wrong_on_one_node_keeps_out_that_node_only() {
         assert!(!reply.starts_with(b"-"), "{}", reply.escape_ascii());
     }
     let address = replicas.nodes[2].address().to_string();
-    let log = weir.log();
-    let named = log
-        .lines()
-        .any(|line| line.contains(&address) && line.contains("WRONGPASS"));
-    assert!(named, "{log}");
+    wait_until("the log says which node, and why", || {
+        let log = weir.log();
+        let mut lines = log.lines();
+        lines.any(|line| line.contains(&address) && line.contains("WRONGPASS"))
+    });
 }
 
 #[test]
@@ -129,6 +125,6 @@ fn a_pool_that_is_used_up_is_no_reason_to_think_ill_of_a_node() {
             format!(":{}\r\n", n + 1)
         });
     }
-    assert_eq!(weir.metric("weir_node_up", &[]), 2.0);
+    weir.wait_for_metric("weir_node_up", &[], 2.0);
     assert!(!weir.log().contains("cannot be used"), "{}", weir.log());
 }

@@ -65,7 +65,7 @@ fn a_monitor_that_leaves_gives_its_connection_back() {
 #[test]
 fn a_monitor_that_does_not_read_is_closed() {
     let redis = RedisServer::start();
-    let weir = weir(&redis, "[route.main.timeouts]\nwrite = \"500ms\"\n");
+    let weir = weir(&redis, "[route.main.timeouts]\nwrite = \"2s\"\n");
     let mut monitor = weir.client();
     monitor.expect_command(&["MONITOR"], "+OK\r\n");
     let mut client = weir.client();

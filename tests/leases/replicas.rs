@@ -18,7 +18,7 @@ fn wait_counts_replicas_that_have_the_client_s_own_writes() {
     });
     let mut client = weir.client();
     client.expect_command(&["SET", "k", "1"], "+OK\r\n");
-    client.expect_command(&["WAIT", "1", "5000"], ":1\r\n");
+    client.expect_command(&["WAIT", "1", "20000"], ":1\r\n");
     // A replica that hangs has nothing of what is written now.
     replica.stop();
     for round in 0..3 {

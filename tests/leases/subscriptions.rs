@@ -101,7 +101,7 @@ fn messages_come_in_order_and_in_between_replies_whatever_their_size() {
 #[test]
 fn an_idle_subscriber_is_not_closed_and_an_unsubscribed_one_gives_its_connection_back() {
     let redis = RedisServer::start();
-    let weir = weir(&redis, "[route.main.clients]\nidle_timeout = \"300ms\"\n");
+    let weir = weir(&redis, "[route.main.clients]\nidle_timeout = \"2s\"\n");
     let mut subscriber = weir.client();
     subscriber.expect_command(
         &["SUBSCRIBE", "x"],

@@ -72,22 +72,20 @@ fn leak_for(seconds: usize) {
         served.load(Relaxed)
     );
     assert_eq!(in_now, CEILING, "held to its ceiling exactly");
-    assert_eq!(identity(&weir, "weir_identity_clients"), CEILING);
+    wait_until("its places are counted", || {
+        identity(&weir, "weir_identity_clients") == CEILING
+    });
     assert_eq!(identity(&weir, "weir_identity_max_clients"), CEILING);
     let refused = seconds * LEAKED - CEILING;
-    assert_eq!(identity(&weir, "weir_identity_refused_total"), refused);
-    let all = weir.metric("weir_clients_refused_total", &[]) as usize;
-    assert_eq!(all, refused, "nobody else was refused");
-    assert_eq!(
-        weir.metric("weir_errors_total", &[]) as usize,
-        refused,
-        "nobody heard another error"
-    );
+    wait_until("its refusals are counted", || {
+        identity(&weir, "weir_identity_refused_total") == refused
+    });
+    // Nobody else was refused, and nobody heard another error.
+    weir.wait_for_metric("weir_clients_refused_total", &[], refused as f64);
+    weir.wait_for_metric("weir_errors_total", &[], refused as f64);
     weir.wait_for_log("limits.each.max_clients is reached");
-    assert!(
-        weir.log().contains(LEAKER),
-        "the leaker is named in the log"
-    );
+    // The leaker is named.
+    weir.wait_for_log(LEAKER);
     // It lets go; there is room again, and that is told.
     drop(leaked);
     wait_until("the places come back", || {

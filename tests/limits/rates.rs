@@ -40,12 +40,9 @@ fn indebted(redis: &RedisServer, weir: &WeirProcess) -> RawClient {
     client
 }
 
-/// So many were refused by now; a reply is written a moment before it is counted.
 fn wait_for_shed(weir: &WeirProcess, limit: &str, count: f64) {
     let limit = format!("limit=\"{limit}\"");
-    wait_until("the refusals are counted", || {
-        weir.metric("weir_shed_total", &[&limit]) == count
-    });
+    weir.wait_for_metric("weir_shed_total", &[&limit], count);
 }
 
 #[test]
@@ -68,21 +65,17 @@ fn who_asks_for_more_than_a_rule_allows_is_refused_in_turn_and_at_no_cost() {
         other.expect_command(&["GET", "n"], "$2\r\n10\r\n");
     }
     wait_for_shed(&weir, "limit_commands_rate", 3.0);
-    assert_eq!(weir.metric("weir_errors_total", &["cause=\"busy\""]), 3.0);
+    weir.wait_for_metric("weir_errors_total", &["cause=\"busy\""], 3.0);
     assert_eq!(weir.metric("weir_shedding", &[]), 0.0);
     let of_rule = ["limit=\"greedy\"", "rate=\"commands_rate\""];
-    let of_rule = |name| weir.metric(name, &of_rule);
-    wait_until("by rule as well", || {
-        of_rule("weir_limit_commands_refused_total") == 3.0
-    });
-    assert_eq!(of_rule("weir_limit_used_total"), 10.0);
+    weir.wait_for_metric("weir_limit_commands_refused_total", &of_rule, 3.0);
+    weir.wait_for_metric("weir_limit_used_total", &of_rule, 10.0);
     let whose = ["limit=\"address\"", "identity=\"127.0.0.1\""];
-    assert_eq!(
-        weir.metric("weir_identity_commands_refused_total", &whose),
-        3.0
-    );
-    let overview = weir.get("/overview/minutes.json").1;
-    assert!(overview.contains("\"commands_refused\":3"), "{overview}");
+    weir.wait_for_metric("weir_identity_commands_refused_total", &whose, 3.0);
+    wait_until("the page shows it", || {
+        let overview = weir.get("/overview/minutes.json").1;
+        overview.contains("\"commands_refused\":3")
+    });
     weir.wait_for_log("limits.greedy.commands_rate is reached: commands are refused");
     // After a while there are some again.
     wait_until("the rate goes on", || {
@@ -133,7 +126,6 @@ fn a_reply_that_costs_more_than_there_is_is_paid_for_before_the_next_command() {
     client.expect_command(&["GET", "k"], "$-1\r\n");
 }
 
-/// In a transaction, whether Redis queues it or Weir.
 /// Whoever comes next for the same account pays.
 #[test]
 fn a_debt_outlives_the_connection_that_made_it() {
@@ -163,6 +155,7 @@ fn who_streams_is_served_again_as_soon_as_its_rate_allows() {
     });
 }
 
+/// In a transaction, whether Redis queues it or Weir.
 fn transactions(leases: &str) {
     let redis = RedisServer::start();
     let config = "[admin]\nlisten = \"{admin}\"\n[route.main]\nlisten = \"{listen}\"\n\

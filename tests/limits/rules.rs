@@ -5,10 +5,11 @@ use crate::{REFUSED, comes_in, from, is_in, weir};
 
 const CEILING: usize = 5;
 
-fn refused(weir: &WeirProcess, limit: &str, reason: &str) -> usize {
-    let limit = format!("limit=\"{limit}\"");
-    let reason = format!("reason=\"{reason}\"");
-    weir.metric("weir_limit_refused_total", &[&limit, &reason]) as usize
+/// So many clients were refused by a limit for this reason.
+fn wait_for_refused(weir: &WeirProcess, (limit, reason): (&str, &str), count: usize) {
+    let labels = [format!("limit=\"{limit}\""), format!("reason=\"{reason}\"")];
+    let labels = [&*labels[0], &labels[1]];
+    weir.wait_for_metric("weir_limit_refused_total", &labels, count as f64);
 }
 
 #[test]
@@ -19,7 +20,7 @@ fn each_address_is_held_to_its_ceiling_and_others_come_in() {
     let mut leaked: Vec<_> = (0..4 * CEILING).map(|_| from(&weir, "127.0.0.2")).collect();
     let mut there: Vec<bool> = leaked.iter_mut().map(is_in).collect();
     assert_eq!(there.iter().filter(|there| **there).count(), CEILING);
-    assert_eq!(refused(&weir, "each", "limit_max_clients"), 3 * CEILING);
+    wait_for_refused(&weir, ("each", "limit_max_clients"), 3 * CEILING);
     for host in 3..8 {
         assert!(is_in(&mut from(&weir, &format!("127.0.0.{host}"))));
     }
@@ -44,7 +45,7 @@ fn places_that_are_guaranteed_wait_for_their_clients() {
     );
     let mut others: Vec<_> = (0..2).map(|_| comes_in(&weir, "127.0.0.2")).collect();
     assert!(!is_in(&mut from(&weir, "127.0.0.3")));
-    assert_eq!(weir.metric("weir_clients_kept", &[]) as usize, 4);
+    weir.wait_for_metric("weir_clients_kept", &[], 4.0);
     let mut apps: Vec<_> = (0..4)
         .map(|host| from(&weir, &format!("127.0.1.{host}")))
         .collect();
@@ -53,7 +54,7 @@ fn places_that_are_guaranteed_wait_for_their_clients() {
     // The share is met: what others leave is for whoever comes.
     drop(others.pop());
     apps.push(comes_in(&weir, "127.0.1.9"));
-    assert_eq!(refused(&weir, "address", "kept_for_others"), 1);
+    wait_for_refused(&weir, ("address", "kept_for_others"), 1);
 }
 
 #[test]
@@ -113,8 +114,7 @@ fn an_operator_gets_in_by_network_or_by_login_when_all_is_taken() {
     for app in &mut apps {
         app.expect_command(&["PING"], "+PONG\r\n");
     }
-    let operators = weir.metric("weir_limit_clients", &["limit=\"operators\""]);
-    assert_eq!(operators as usize, 2);
+    weir.wait_for_metric("weir_limit_clients", &["limit=\"operators\""], 2.0);
 }
 
 #[test]
@@ -176,6 +176,6 @@ fn each_address_may_come_at_its_rate_and_others_do_not_wait() {
         .count();
     // A busy machine takes a while for these, and more may come meanwhile.
     assert!((10..35).contains(&there), "{there} of 40 came in");
-    assert_eq!(refused(&weir, "each", "limit_accept_rate"), 40 - there);
+    wait_for_refused(&weir, ("each", "limit_accept_rate"), 40 - there);
     assert!((0..40).all(|_| is_in(&mut from(&weir, "127.0.0.3"))));
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::forwarder::Forwarder;
 use super::support::{ConnectionWatch, RedisServer, encode, wait_until};
-use super::{error, is_unknown, weir, weir_at};
+use super::{error, is_unknown, shared_connections, weir, weir_at};
 
 #[test]
 fn one_connection_that_hangs_is_replaced_and_nobody_waits_for_it() {
@@ -50,7 +50,7 @@ fn a_redis_that_hangs_keeps_its_connections_and_late_replies_reach_nobody() {
     let mut redis = RedisServer::start();
     let weir = weir(
         &redis,
-        "max_connections = 4\n[route.main.timeouts]\nrequest = \"300ms\"\nstall = \"200ms\"\nconnect = \"200ms\"\n",
+        "max_connections = 4\n[route.main.timeouts]\nrequest = \"2s\"\nstall = \"1500ms\"\nconnect = \"1500ms\"\n",
     );
     let mut clients: Vec<_> = (0..8).map(|_| weir.client()).collect();
     for (id, client) in clients.iter_mut().enumerate() {
@@ -104,7 +104,8 @@ fn a_deadline_answers_its_caller_and_the_connection_stays() {
     let mut redis = RedisServer::start();
     let weir = weir(
         &redis,
-        "[route.main.timeouts]\nrequest = \"250ms\"\n[process]\nworkers = 1\n",
+        "[route.main.timeouts]\nrequest = \"2s\"\n\
+         [route.main.health]\nsilence_max = \"20s\"\n[process]\nworkers = 1\n",
     );
     let mut caller = weir.client();
     caller.expect_command(&["SET", "k", "v"], "+OK\r\n");
@@ -131,14 +132,4 @@ fn a_deadline_answers_its_caller_and_the_connection_stays() {
     });
     caller.expect_command(&["INCR", "n"], ":2\r\n");
     assert_eq!(shared_connections(&redis), before);
-}
-
-/// The ids of Weir's shared connections, as Redis knows them.
-fn shared_connections(redis: &RedisServer) -> Vec<String> {
-    let list = redis.command(&["CLIENT", "LIST"]);
-    String::from_utf8_lossy(&list)
-        .lines()
-        .filter(|line| line.contains("name=weir:main:shared"))
-        .filter_map(|line| line.split(' ').next().map(str::to_owned))
-        .collect()
 }

@@ -55,3 +55,13 @@ fn is_unknown(text: &str) -> bool {
 fn is_not_executed(text: &str) -> bool {
     text.starts_with("LOADING ") || text.ends_with("command not executed")
 }
+
+/// The ids of Weir's shared connections, as Redis knows them.
+fn shared_connections(redis: &RedisServer) -> Vec<String> {
+    let list = redis.command(&["CLIENT", "LIST"]);
+    String::from_utf8_lossy(&list)
+        .lines()
+        .filter(|line| line.contains("name=weir:main:shared"))
+        .filter_map(|line| line.split(' ').next().map(str::to_owned))
+        .collect()
+}

@@ -48,12 +48,9 @@ fn many_subscribers_on_many_channels_take_one_connection_and_get_every_message_i
             client.expect_nothing_pending();
         }
     });
-    let out = weir.metric("weir_pubsub_messages_out_total", &[]);
-    assert_eq!(out, (SUBSCRIBERS * 2 / CHANNELS * MESSAGES) as f64);
-    assert_eq!(
-        weir.metric("weir_pubsub_messages_in_total", &[]),
-        MESSAGES as f64
-    );
+    let out = (SUBSCRIBERS * 2 / CHANNELS * MESSAGES) as f64;
+    weir.wait_for_metric("weir_pubsub_messages_out_total", &[], out);
+    weir.wait_for_metric("weir_pubsub_messages_in_total", &[], MESSAGES as f64);
     drop(subscribers);
     wait_until("nothing is subscribed any more", || {
         connections(&weir) == 0.0 && weir.metric("weir_pubsub_channels", &[]) == 0.0

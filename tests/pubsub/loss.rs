@@ -6,7 +6,7 @@ use super::{confirmation, connections, message, subscriber, weir};
 #[test]
 fn subscribers_are_closed_when_their_connection_is_and_subscribe_again() {
     let redis = RedisServer::start();
-    let weir = weir(&redis, "");
+    let mut weir = weir(&redis, "");
     let mut clients: Vec<_> = (0..8)
         .map(|number| subscriber(&weir, 2 + number % 2, &["x"]))
         .collect();
@@ -22,7 +22,7 @@ fn subscribers_are_closed_when_their_connection_is_and_subscribe_again() {
     wait_until("they are counted", || {
         weir.metric("weir_clients_closed_total", &closed) == 8.0
     });
-    assert!(weir.log().contains("subscription connection lost"));
+    weir.wait_for_log("subscription connection lost");
     // Nothing of what was is left.
     bystander.expect_command(&["PUBLISH", "x", "m"], ":0\r\n");
     let mut again: Vec<_> = (0..4).map(|_| subscriber(&weir, 2, &["x"])).collect();
@@ -57,7 +57,8 @@ fn one_who_waits_in_vain_is_told_and_leaves_no_trace() {
     let mut redis = RedisServer::start();
     let weir = weir(
         &redis,
-        "lease_wait = \"500ms\"\n[route.main.timeouts]\nrequest = \"1s\"\nconnect = \"500ms\"\n",
+        "lease_wait = \"2s\"\n[route.main.timeouts]\nrequest = \"3s\"\nconnect = \"2s\"\n\
+         [route.main.health]\nsilence_max = \"60s\"\n",
     );
     let mut other = subscriber(&weir, 2, &["y"]);
     redis.stop();

@@ -86,7 +86,7 @@ fn whose_channels_are_taken_away_is_closed_and_nobody_else() {
 #[test]
 fn users_share_the_connections_that_there_are_for_subscriptions() {
     let redis = redis_with_users();
-    let weir = weir(&redis, "max_subscriptions = 1\nlease_wait = \"150ms\"\n");
+    let weir = weir(&redis, "max_subscriptions = 1\nlease_wait = \"1s\"\n");
     let (mut alice, mut bob) = (login(&weir, "alice"), login(&weir, "bob"));
     alice.expect_command(
         &["SUBSCRIBE", "a:1"],

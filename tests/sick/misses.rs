@@ -120,7 +120,7 @@ fn fails_open(redis: &RedisServer, writes: &str) -> WeirProcess {
         redis,
         &format!(
             "[route.main.health]\nfail_open = true\nfail_open_writes = \"{writes}\"\n\
-             silence_max = \"200ms\"\n[route.main.timeouts]\nrequest = \"1s\"\n\
+             silence_max = \"2s\"\n[route.main.timeouts]\nrequest = \"3s\"\n\
              [process]\nworkers = 1\n"
         ),
     )
@@ -194,7 +194,9 @@ fn without_redis_reads_are_answered_byte_for_byte_as_redis_answers_for_what_is_n
     );
     redis.restart();
     wait_until("Weir is ready", || weir.get("/readyz").0 == 200);
-    client.expect_command(&["SET", "k", "v"], "+OK\r\n");
+    wait_until("it is served", || {
+        client.command(&["SET", "k", "v"]) == b"+OK\r\n"
+    });
     client.expect_command(&["GET", "k"], "$1\r\nv\r\n");
     wait_until("Weir says so", || {
         weir.log().contains("answering with Redis again")
@@ -234,7 +236,9 @@ fn plain_writes_are_answered_as_configured_and_nothing_that_decides() {
     for _ in 0..4 {
         assert!(client.read_reply().starts_with(b"-"));
     }
-    assert!(weir.metric("weir_fail_open_total", &["kind=\"write\""]) >= 7.0);
+    wait_until("they are counted", || {
+        weir.metric("weir_fail_open_total", &["kind=\"write\""]) >= 7.0
+    });
 }
 
 #[test]

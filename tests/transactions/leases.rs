@@ -66,7 +66,7 @@ fn the_lease_of_an_idle_transaction_expires_and_nothing_of_it_runs() {
     let redis = RedisServer::start();
     let weir = weir(
         &redis,
-        "max_leases = 8\nlease_idle = \"100ms\"\nlease_wait = \"20s\"\n",
+        "max_leases = 8\nlease_idle = \"1500ms\"\nlease_wait = \"20s\"\n",
     );
     let mut watcher = weir.client();
     watcher.expect_command(&["WATCH", "k"], "+OK\r\n");
@@ -111,12 +111,12 @@ fn the_lease_of_an_idle_transaction_expires_and_nothing_of_it_runs() {
 #[test]
 fn a_transaction_that_is_busy_keeps_its_lease() {
     let redis = RedisServer::start();
-    let weir = weir(&redis, "lease_idle = \"400ms\"\n");
+    let weir = weir(&redis, "lease_idle = \"2s\"\n");
     let mut client = weir.client();
     client.expect_command(&["WATCH", "k"], "+OK\r\n");
     // Each command begins the time anew; together they take longer than it.
     for _ in 0..8 {
-        client.expect_command(&["BLPOP", "nothing", "0.1"], "*-1\r\n");
+        client.expect_command(&["BLPOP", "nothing", "0.3"], "*-1\r\n");
     }
     client.expect_command(&["MULTI"], "+OK\r\n");
     client.expect_command(&["SET", "k", "1"], "+QUEUED\r\n");
@@ -152,7 +152,7 @@ fn who_waits_for_a_lease_longer_than_allowed_is_told_which_setting_to_turn() {
     let redis = RedisServer::start();
     let weir = weir(
         &redis,
-        "max_leases = 1\nlease_wait = \"100ms\"\nlease_queue = 1\n",
+        "max_leases = 1\nlease_wait = \"2s\"\nlease_queue = 1\n",
     );
     let mut holder = weir.client();
     holder.expect_command(&["WATCH", "k"], "+OK\r\n");

@@ -48,7 +48,7 @@ const DIALOGUES: &[&[&str]] = &[
     &["b SET k 1", "a WATCH k", "b FLUSHALL", "a MULTI", "a PING", "a EXEC"],
     &["b SET k 1", "a WATCH k", "b SWAPDB 0 1", "a MULTI", "a PING", "a EXEC"],
     &["b SET k 1 PX 1", "b WAIT 1 20", "a WATCH k", "a MULTI", "a PING", "a EXEC"],
-    &["b SET k 1 PX 40", "a WATCH k", "b WAIT 1 80", "a MULTI", "a PING", "a EXEC"],
+    &["b SET k 1 PX 500", "a WATCH k", "b WAIT 1 700", "a MULTI", "a PING", "a EXEC"],
     // Watched keys and databases.
     &["a SELECT 2", "a WATCH k", "b SELECT 2", "b SET k 1", "a MULTI", "a PING", "a EXEC"],
     &["a WATCH k", "a SELECT 2", "a SET k x", "a MULTI", "a GET k", "a EXEC", "a GET k"],

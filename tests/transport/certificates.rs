@@ -40,7 +40,10 @@ fn a_bad_renewal_leaves_the_certificate_in_force_and_says_so_once() {
     let mut weir = weir(&redis, &port, &tls(&[&server]));
     let config = config(&authority.file(), None);
     let (other, _) = authority.make(&["localhost"], Validity::Now);
-    fs::write(&server.certificate, other).unwrap();
+    // At once: half a file would be told, too.
+    let beside = server.certificate.with_extension("new");
+    fs::write(&beside, other).unwrap();
+    fs::rename(beside, &server.certificate).unwrap();
     weir.wait_for_log("certificates can not be used, those before stay");
     let mut client = over_tls(port.address(), &config, "localhost").unwrap();
     client.expect_command(&["PING"], "+PONG\r\n");

@@ -366,10 +366,7 @@ fn certificates_can_be_limited() {
     for config in [&first, &second] {
         assert_eq!(connect(config).1, "-ERR max number of clients reached\r\n");
     }
-    assert_eq!(
-        weir.metric("weir_limit_refused_total", &["limit=\"jobs\""]),
-        2.0
-    );
+    weir.wait_for_metric("weir_limit_refused_total", &["limit=\"jobs\""], 2.0);
     // RESET forgets who the client said it is, and not what its certificate says.
     kept[0].expect_command(&["RESET"], "+RESET\r\n");
     assert_eq!(connect(&first).1, "-ERR max number of clients reached\r\n");

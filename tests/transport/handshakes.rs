@@ -29,7 +29,7 @@ fn as_many_shake_hands_at_once_as_configured() {
     let (redis, authority, port) = (RedisServer::start(), Authority::new(), ReservedPort::new());
     let server = authority.sign("server", &["localhost"]);
     let settings = format!(
-        "{}handshakes_max = 3\nhandshake_timeout = \"2s\"",
+        "{}handshakes_max = 3\nhandshake_timeout = \"4s\"",
         tls(&[&server])
     );
     let mut weir = weir(&redis, &port, &settings);

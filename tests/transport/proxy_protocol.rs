@@ -102,7 +102,7 @@ fn what_is_no_header_is_closed_with_a_line_in_the_log() {
     let mut weir = weir(
         &redis,
         &port,
-        &format!("{TRUSTED}handshake_timeout = \"300ms\""),
+        &format!("{TRUSTED}handshake_timeout = \"2s\""),
     );
     let long = [b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat();
     let wrong = [

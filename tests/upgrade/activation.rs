@@ -68,18 +68,15 @@ fn sockets_of_systemd_are_used_by_their_addresses_and_outlive_weir() {
     let address = redis.address();
     let mut chain = Chain::of(WeirProcess::with_command(command, listen, admin, address));
     chain.weir.wait_for_log("is at no address of the settings");
-    assert!(
-        chain.weir.log().contains("(stranger)"),
-        "{}",
-        chain.weir.log()
-    );
-    assert_eq!(chain.weir.get("/readyz").0, 200);
+    chain.weir.wait_for_log("(stranger)");
+    wait_until("Weir is ready", || chain.weir.get("/readyz").0 == 200);
     let ping = || {
         use std::io::{Read, Write};
         let mut local = std::os::unix::net::UnixStream::connect(&file).expect("the file");
         local.write_all(&encode(&["PING"])).expect("it is read");
         let mut reply = [0; 7];
         local.read_exact(&mut reply).expect("a reply");
+        assert_eq!(&reply, b"+PONG\r\n");
     };
     ping();
     // The next process has them from this one, and still does not own the file.

@@ -22,7 +22,7 @@ fn a_successor_that_dies_is_succeeded_by_the_process_before_it() {
     let mut next = chain.weir.client();
     next.expect_command(&["SET", "other", "v"], "+OK\r\n");
     chain.weir.wait_for_log("serving again");
-    assert_eq!(chain.weir.get("/readyz").0, 200);
+    wait_until("Weir is ready", || chain.weir.get("/readyz").0 == 200);
     busy.expect_command(&["PING"], "+QUEUED\r\n");
     busy.expect_command(&["EXEC"], "*1\r\n+PONG\r\n");
     // It is nobody's elder any more, and can try again.

@@ -41,8 +41,9 @@ fn a_file_with_a_mistake_is_told_and_nobody_notices() {
         client.command(command);
     }
     chain.weir.client().expect_command(&["PING"], "+PONG\r\n");
-    let events = chain.weir.get("/events.json").1;
-    assert!(events.contains("upgrade_failed"), "{events}");
+    wait_until("it is in the record", || {
+        chain.weir.get("/events.json").1.contains("upgrade_failed")
+    });
     // What was wrong can be put right.
     fs::write(chain.weir.config_path(), good).expect("a file");
     let told = operator.command(&["WEIR", "UPGRADE"]);

@@ -80,6 +80,11 @@ fn every_socket_is_handed_over_and_files_stay() {
     assert!(told.starts_with("+OK process "), "{told}");
     chain.wait_for_successor(0);
     assert!(told.contains(&chain.pid().to_string()), "{told}");
+    wait_until("it leaves a line", || {
+        let log = chain.weir.log();
+        let mut lines = log.lines();
+        lines.any(|line| line.contains("audit") && line.contains("WEIR UPGRADE"))
+    });
     ping();
     chain.wait_for_elders();
     ping();
@@ -92,7 +97,7 @@ fn every_socket_is_handed_over_and_files_stay() {
     assert!(events.contains(&chain.pid().to_string()), "{events}");
     let mut operator = RawClient::connect(console.address());
     operator.expect_command(&["PING"], "+PONG\r\n");
-    assert_eq!(chain.weir.get("/readyz").0, 200);
+    wait_until("Weir is ready", || chain.weir.get("/readyz").0 == 200);
     // The file goes with the last one.
     chain.signal(libc::SIGTERM);
     wait_until("the file is gone", || !path.exists());

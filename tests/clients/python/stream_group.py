@@ -57,7 +57,7 @@ async def take_over(finished):
     """Does what others have left behind."""
     async with connect() as client:
         while not finished.is_set():
-            answer = await client.xautoclaim("jobs", "group", "heir", 2_000, count=100)
+            answer = await client.xautoclaim("jobs", "group", "heir", 8_000, count=100)
             await do(client, answer[1])
             await asyncio.sleep(0.2)
 
