@@ -327,7 +327,7 @@ fn a_deadline_in_the_middle_of_a_reply_closes_its_client_and_nobody_else() {
         "GET" => Act::Say(Vec::new()),
         _ => Act::Say(b"+PONG\r\n".to_vec()),
     });
-    let settings = "[route.main.timeouts]\nrequest = \"300ms\"\n[process]\nworkers = 1\n";
+    let settings = "[route.main.timeouts]\nrequest = \"2s\"\n[process]\nworkers = 1\n";
     let weir = weir_at(&redis, node.address(), settings);
     let mut client = weir.client();
     client.expect_command(&["WATCH", "key"], "+OK\r\n");
