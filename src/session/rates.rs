@@ -272,8 +272,13 @@ impl State {
                 }
                 return Some(step);
             }
-            let bytes = block.iter().map(|(len, _)| *len as usize).sum();
-            self.pay(ticket, block.len() as u64, bytes);
+            // If it does not go in one piece, only `MULTI` goes now; the others come by here.
+            let now = match self.goes_in_one_piece(ticket) {
+                true => &block[..],
+                false => &block[..1],
+            };
+            let bytes = now.iter().map(|(len, _)| *len as usize).sum();
+            self.pay(ticket, now.len() as u64, bytes);
             return None;
         }
         let Some(over) = self.over_rate(ticket) else {

@@ -25,13 +25,8 @@ impl State {
         row: Row,
         silent: bool,
     ) -> Step {
-        let session = &self.sessions[ticket.slot as usize];
-        // While clients are paused Redis might hold a block, and whatever else is on
-        // its connection.
-        let route = session.route;
-        let paused = self.fronts[route as usize].pause.is_some();
-        if session.lease().is_none()
-            && !paused
+        let route = self.sessions[ticket.slot as usize].route;
+        if self.goes_in_one_piece(ticket)
             && let Some(block) = self.complete_block(ticket, request, following, row)
         {
             let grows = |(_, row): &(u32, Row)| row.flags.contains(CommandFlags::DENYOOM);
@@ -100,6 +95,15 @@ impl State {
                 step
             }
         }
+    }
+
+    /// Whether a block that is there as a whole goes over the shared connection.
+    pub(super) fn goes_in_one_piece(&self, ticket: Ticket) -> bool {
+        let session = &self.sessions[ticket.slot as usize];
+        // While clients are paused Redis might hold a block, and whatever else is on
+        // its connection.
+        let is_paused = self.fronts[session.route as usize].pause.is_some();
+        session.lease().is_none() && !is_paused
     }
 
     /// A lease that is held for longer anyway stays so.

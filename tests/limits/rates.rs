@@ -219,3 +219,19 @@ fn rates_are_set_while_clients_are_there() {
         replies.iter().all(|reply| reply == b"$1\r\n0\r\n")
     });
 }
+
+#[test]
+fn a_transaction_is_paid_for_once_wherever_it_goes() {
+    let redis = RedisServer::start();
+    let weir = with_rule(&redis, "commands_rate = 1\ncommands_burst = 10");
+    let mut client = greedy(&weir);
+    // It holds a connection of its own, over which the block goes command by command.
+    client.command(&["HELLO", "3"]);
+    client.expect_command(&["CLIENT", "TRACKING", "ON"], "+OK\r\n");
+    let commands = encode(&["INCR", "n"]).repeat(6);
+    client.send([encode(&["MULTI"]), commands, encode(&["EXEC"])].concat());
+    client.expect(["+OK\r\n", &"+QUEUED\r\n".repeat(6), "*6\r\n"].concat());
+    for number in 1..=6 {
+        client.expect(format!(":{number}\r\n"));
+    }
+}
