@@ -98,7 +98,7 @@ impl State {
         let conn = match self.shared_conn(ticket) {
             Ok(Some(conn)) => conn,
             Ok(None) => return Step::Wait,
-            Err(failure) => return self.refuse_block(ticket, &failure, block, (silent, off)),
+            Err(failure) => return self.refuse_block(ticket, &failure, block, silent),
         };
         let entrance = self.block_entrance(ticket, conn, block.iter().map(|(_, row)| *row));
         match entrance {
@@ -109,7 +109,7 @@ impl State {
             }
             Entrance::Refused(busy) => {
                 let failure = Failure::Busy(busy);
-                return self.refuse_block(ticket, &failure, block, (silent, off));
+                return self.refuse_block(ticket, &failure, block, silent);
             }
         }
         let marks = block_marks(block.iter().map(|(_, row)| *row));
@@ -137,17 +137,19 @@ impl State {
     }
 
     /// Nothing of the block is run; each of its commands is told so, or those
-    /// behind `MULTI` would run one by one.
+    /// behind `MULTI` would run one by one. `silent` is about `MULTI` alone.
     pub(super) fn refuse_block(
         &mut self,
         ticket: Ticket,
         failure: &Failure,
         block: &[(u32, Row)],
-        (first_silent, silent): (bool, bool),
+        silent: bool,
     ) -> Step {
         if self.must_wait_for_replies(ticket) {
             return Step::Wait;
         }
+        let session = &self.sessions[ticket.slot as usize];
+        let off = session.flags.any(Flags::REPLY_OFF);
         if matches!(failure, Failure::Busy(_) | Failure::Rate { .. }) {
             let session = &mut self.sessions[ticket.slot as usize];
             session.flags.set(Flags::REFUSING);
@@ -156,7 +158,7 @@ impl State {
             self.prune(ticket);
         }
         for index in 0..block.len() {
-            let silent = if index == 0 { first_silent } else { silent };
+            let silent = if index == 0 { silent } else { off };
             self.refuse(ticket, failure, silent);
         }
         Step::TakenWith(block[1..].iter().map(|(len, _)| *len as usize).sum())

@@ -53,32 +53,10 @@ impl State {
                 *moves &= self.is_read_entry(entry);
             }
         }
-        let mut again = Vec::new();
-        let mut start = 0;
-        for (place, entry) in conn.in_flight.iter().enumerate() {
-            let is_ours = !entry.marks.any(Marks::ANSWERED.with(Marks::LINK));
-            if is_ours && moves.get(&name(entry)) == Some(&true) {
-                again.push((place, *entry, conn.ring.copy(start, entry.len as usize)));
-            }
-            start += entry.len as usize;
-        }
-        let mut targets: HashMap<(u32, u32), Option<u32>> = HashMap::new();
-        for (place, entry, request) in again {
-            if self.session(entry.to).is_none() {
-                continue;
-            }
-            let target = match targets.get(&name(&entry)) {
-                Some(target) => *target,
-                None => {
-                    let target = self.reader_conn(entry.to, false).ok();
-                    let target = target.filter(|&to| self.conns[to as usize].lane != own_lane);
-                    targets.insert(name(&entry), target);
-                    target
-                }
-            };
-            let Some(target) = target else { continue };
-            self.move_entry(index, place, &entry, &request, target);
-        }
+        self.move_reads(index, &moves, |state, ticket| {
+            let target = state.reader_conn(ticket, false).ok();
+            target.filter(|&to| state.conns[to as usize].lane != own_lane)
+        });
     }
 
     /// A node that is no primary any more has ended a client's blocking command. Nothing was
@@ -116,27 +94,6 @@ impl State {
         session.input.splice(0..0, request);
         self.fronts[route as usize].metrics.retries.inc();
         self.make_ready(entry.to);
-    }
-
-    /// Has a read that is on a stuck connection asked again over another; what still comes
-    /// over the stuck one is swallowed.
-    pub(super) fn move_entry(
-        &mut self,
-        from: u32,
-        place: usize,
-        entry: &Entry,
-        request: &[u8],
-        to: u32,
-    ) {
-        let stuck = &mut self.conns[from as usize].in_flight[place];
-        stuck.marks = stuck.marks.with(Marks::ANSWERED);
-        let marks = entry.marks.with(Marks::RETRIED);
-        self.conns[to as usize].append(request, Entry { marks, ..*entry });
-        self.mark_dirty(to);
-        let session = &mut self.sessions[entry.to.slot as usize];
-        session.conn = to;
-        let route = session.route;
-        self.fronts[route as usize].metrics.retries.inc();
     }
 }
 

@@ -203,9 +203,7 @@ impl State {
             _ if row.class == Class::Multi => {
                 // One that is not there as a whole is begun here, and refused as it goes on.
                 let block = self.complete_block(ticket, request, following, row)?;
-                let session = &self.sessions[ticket.slot as usize];
-                let off = session.flags.any(Flags::REPLY_OFF);
-                self.refuse_block(ticket, &failure, &block, (silent, off))
+                self.refuse_block(ticket, &failure, &block, silent)
             }
             _ => self.refuse(ticket, &failure, silent),
         };

@@ -156,9 +156,8 @@ impl State {
         self.mark_dirty(target);
     }
 
-    /// The lane's node gets nothing more: those who wait in it go where their sessions'
-    /// commands go now.
-    pub(super) fn move_lines(&mut self, lane: u32) {
+    /// Ends the lines of a lane: `end` sees to each command that waits in them.
+    fn end_lines(&mut self, lane: u32, mut end: impl FnMut(&mut State, &Entry, &[u8])) {
         let Some(mut lines) = self
             .lanes
             .get_mut(lane as usize)
@@ -168,19 +167,26 @@ impl State {
         };
         self.keep_lane(lane);
         let gate = self.lanes[lane as usize].gate as usize;
-        for work in Work::ALL {
-            for priority in Priority::ALL {
-                let line = lines.of(work, priority);
-                while let Some((entry, request)) = line.pop(|entry, it| (entry, it.to_vec())) {
-                    self.gates[gate].gate.left(work, priority, None);
-                    self.move_waiting(&entry, &request);
-                }
-            }
+        for (work, priority) in every_line() {
+            let line = lines.of(work, priority);
+            let mut next = |state: &mut State| {
+                line.pop(|entry, request| {
+                    state.gates[gate].gate.left(work, priority, None);
+                    end(state, &entry, request);
+                })
+            };
+            while next(self).is_some() {}
         }
         self.memory
             .recount_conn(&mut lines.charged, Held::default());
         self.gates[gate].lined.retain(|&lined| lined != lane);
         self.leave_lane(lane);
+    }
+
+    /// The lane's node gets nothing more: those who wait in it go where their sessions'
+    /// commands go now.
+    pub(super) fn move_lines(&mut self, lane: u32) {
+        self.end_lines(lane, State::move_waiting);
     }
 
     fn move_waiting(&mut self, entry: &Entry, request: &[u8]) {
@@ -207,36 +213,18 @@ impl State {
 
     /// No connection is to be had for those who wait in a lane.
     pub(super) fn fail_lines(&mut self, lane: u32, failure: &Failure) {
-        let Some(mut lines) = self
-            .lanes
-            .get_mut(lane as usize)
-            .and_then(|it| it.lines.take())
-        else {
-            return;
-        };
-        self.keep_lane(lane);
-        let gate = self.lanes[lane as usize].gate as usize;
         let reply = failure.reply();
-        for work in Work::ALL {
-            for priority in Priority::ALL {
-                for entry in lines.of(work, priority).take_out(|_| true) {
-                    self.gates[gate].gate.left(work, priority, None);
-                    let Some(session) = self.session(entry.to) else {
-                        continue;
-                    };
-                    if session.in_flight > session.queued || entry.marks.any(Marks::REFUSED) {
-                        self.refuse_waiting(&entry, Busy::NoConnection);
-                    } else {
-                        session.queued -= 1;
-                        self.fail_entry(&entry, &reply, failure);
-                    }
-                }
+        self.end_lines(lane, |state, entry, _| {
+            let Some(session) = state.session(entry.to) else {
+                return;
+            };
+            if session.in_flight > session.queued || entry.marks.any(Marks::REFUSED) {
+                state.refuse_waiting(entry, Busy::NoConnection);
+            } else {
+                session.queued -= 1;
+                state.fail_entry(entry, &reply, failure);
             }
-        }
-        let held = lines.held();
-        self.memory.recount_conn(&mut lines.charged, held);
-        self.gates[gate].lined.retain(|&lined| lined != lane);
-        self.leave_lane(lane);
+        });
     }
 
     /// Brings the account of a lane's lines up to date.

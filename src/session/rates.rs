@@ -261,12 +261,7 @@ impl State {
             };
             if let Some(over) = self.over_rate(ticket) {
                 let failure = self.meters.failure_of(over);
-                let step = self.refuse_block(
-                    ticket,
-                    &failure,
-                    &block,
-                    (silent, flags.any(Flags::REPLY_OFF)),
-                );
+                let step = self.refuse_block(ticket, &failure, &block, silent);
                 if step != Step::Wait {
                     self.count_over_rate(over, block.len());
                 }

@@ -72,10 +72,7 @@ impl State {
             Class::Multi => {
                 let block = self.complete_block(ticket, request, following, row)?;
                 let failure = Failure::Busy(Busy::Behind);
-                let off = self.sessions[ticket.slot as usize]
-                    .flags
-                    .any(Flags::REPLY_OFF);
-                Some(self.refuse_block(ticket, &failure, &block, (silent, off)))
+                Some(self.refuse_block(ticket, &failure, &block, silent))
             }
             _ => None,
         }

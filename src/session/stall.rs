@@ -190,6 +190,20 @@ impl State {
             return;
         }
         let sessions = movable(conn.in_flight.iter(), stuck_by_head);
+        self.move_reads(index, &sessions, |state, ticket| {
+            state.lane_conn(ticket).ok().filter(|&to| to != index)
+        });
+    }
+
+    /// Moves the commands of those `sessions` that may move to the connections that
+    /// `target` finds for them; who finds none stays.
+    pub(super) fn move_reads(
+        &mut self,
+        index: u32,
+        sessions: &HashMap<(u32, u32), bool>,
+        target: impl Fn(&mut State, Ticket) -> Option<u32>,
+    ) {
+        let conn = &self.conns[index as usize];
         let mut start = 0;
         let mut again = Vec::new();
         for (place, entry) in conn.in_flight.iter().enumerate() {
@@ -203,17 +217,32 @@ impl State {
             if self.session(entry.to).is_none() {
                 continue;
             }
-            let target = match targets.get(&name(&entry)) {
-                Some(target) => *target,
+            let found = match targets.get(&name(&entry)) {
+                Some(found) => *found,
                 None => {
-                    let target = self.lane_conn(entry.to).ok().filter(|&to| to != index);
-                    targets.insert(name(&entry), target);
-                    target
+                    let found = target(self, entry.to);
+                    targets.insert(name(&entry), found);
+                    found
                 }
             };
-            let Some(target) = target else { continue };
-            self.move_entry(index, place, &entry, &request, target);
+            if let Some(to) = found {
+                self.move_entry(index, place, &entry, &request, to);
+            }
         }
+    }
+
+    /// Has a read that is on a stuck connection asked again over another; what still comes
+    /// over the stuck one is swallowed.
+    fn move_entry(&mut self, from: u32, place: usize, entry: &Entry, request: &[u8], to: u32) {
+        let stuck = &mut self.conns[from as usize].in_flight[place];
+        stuck.marks = stuck.marks.with(Marks::ANSWERED);
+        let marks = entry.marks.with(Marks::RETRIED);
+        self.conns[to as usize].append(request, Entry { marks, ..*entry });
+        self.mark_dirty(to);
+        let session = &mut self.sessions[entry.to.slot as usize];
+        session.conn = to;
+        let route = session.route;
+        self.fronts[route as usize].metrics.retries.inc();
     }
 }
 

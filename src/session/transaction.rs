@@ -32,10 +32,7 @@ impl State {
             let grows = |(_, row): &(u32, Row)| row.flags.contains(CommandFlags::DENYOOM);
             if self.refuses_growth_of(ticket) && block.iter().any(grows) {
                 let failure = self.no_growth(ticket);
-                let off = self.sessions[ticket.slot as usize]
-                    .flags
-                    .any(Flags::REPLY_OFF);
-                return self.refuse_block(ticket, &failure, &block, (silent, off));
+                return self.refuse_block(ticket, &failure, &block, silent);
             }
             return self.forward_block(ticket, request, following, &block, silent);
         }
