@@ -190,9 +190,8 @@ pub struct Conn {
     head_started: bool,
     /// How many bytes those had.
     streamed: usize,
-    /// How many bytes of it have come.
-    head_passed: u64,
-    /// How many it has at least: those, or what its header says.
+    /// How many bytes it has at least: those that have come, or what its header says; 0 if it
+    /// came in one piece so far.
     head_bytes: u64,
     /// From so many on somebody is to be told.
     head_told_from: u64,
@@ -258,7 +257,6 @@ impl Conn {
             unwritten: 0,
             carry: Vec::new(),
             head_started: false,
-            head_passed: 0,
             head_bytes: 0,
             head_told_from: LARGE_REPLY,
             streamed: 0,

@@ -128,6 +128,7 @@ impl Conn {
             }
         }
         let mut reply = std::mem::take(&mut self.carry);
+        self.head_is_over();
         reply.extend_from_slice(last);
         let start = acknowledged - entry.len as usize;
         let request = self.ring.copy(start, entry.len as usize);
@@ -174,21 +175,20 @@ impl Conn {
 
     /// More of the oldest reply has come, and more is to come.
     fn measure_head(&mut self, part: &[u8]) {
-        if self.head_passed == 0 {
+        if self.head_bytes == 0 {
             let first = if self.carry.is_empty() {
                 part
             } else {
                 &self.carry
             };
             self.head_bytes = declared(first);
-            self.head_passed = self.carry.len() as u64;
         }
-        self.head_passed += part.len() as u64;
-        self.head_bytes = self.head_bytes.max(self.head_passed);
+        let come = self.streamed + self.carry.len() + part.len();
+        self.head_bytes = self.head_bytes.max(come as u64);
     }
 
     fn head_is_over(&mut self) {
-        (self.head_passed, self.head_bytes) = (0, 0);
+        self.head_bytes = 0;
         self.head_told_from = LARGE_REPLY;
     }
 
