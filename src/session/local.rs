@@ -364,6 +364,10 @@ impl State {
                 waker: extra.waker,
                 census: extra.census,
                 tls_identity: extra.tls_identity,
+                // What rules say of it, and what it has not read, is not its to forget.
+                terms: extra.terms,
+                meters: extra.meters,
+                stuck_since: extra.stuck_since,
                 ..Extra::default()
             }));
         }

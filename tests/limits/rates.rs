@@ -235,3 +235,18 @@ fn a_transaction_is_paid_for_once_wherever_it_goes() {
         client.expect(format!(":{number}\r\n"));
     }
 }
+
+#[test]
+fn reset_forgets_no_rate() {
+    let redis = RedisServer::start();
+    let of_everybody = "operator_networks = \"127.9.0.0/16\"\n\
+                        [route.main.limits.greedy]\nnetworks = \"127.0.0.0/16\"\nper = \"rule\"\n\
+                        commands_rate = 1\ncommands_burst = 5";
+    let weir = weir(&redis, "workers = 2", of_everybody);
+    let mut client = weir.client();
+    client.send([encode(&["GET", "k"]).repeat(5), encode(&["RESET"])].concat());
+    client.expect(["$-1\r\n".repeat(5), "+RESET\r\n".to_owned()].concat());
+    client.send(encode(&["GET", "k"]).repeat(5));
+    let replies = (0..5).map(|_| client.read_reply());
+    assert!(replies.filter(|reply| reply == COMMANDS.as_bytes()).count() > 2);
+}
