@@ -4,11 +4,10 @@ use std::ffi::CString;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 
-use socket2::{SockAddr, Socket};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::Owner;
 
@@ -99,7 +98,10 @@ fn is_stale(path: &Path) -> io::Result<bool> {
             "there is a file that is no socket",
         ));
     }
-    let outcome = UnixStream::connect(path);
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Where somebody listens whose queue is full this would wait until there is room.
+    socket.set_nonblocking(true)?;
+    let outcome = socket.connect(&SockAddr::unix(path)?);
     Ok(outcome.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused))
 }
 
@@ -216,6 +218,29 @@ mod tests {
         let error = listen(&address, &ListenOptions::default()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    /// A process that hangs takes nobody in.
+    #[test]
+    fn whoever_listens_with_a_full_queue_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("weir.sock");
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let address = SockAddr::unix(&path).unwrap();
+        socket.bind(&address).unwrap();
+        socket.listen(0).unwrap();
+        let mut queued = Vec::new();
+        loop {
+            let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            client.set_nonblocking(true).unwrap();
+            if client.connect(&address).is_err() {
+                break;
+            }
+            queued.push(client);
+        }
+        assert!(!is_stale(&path).unwrap());
+        drop(socket);
+        assert!(is_stale(&path).unwrap());
     }
 
     #[test]
