@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use toml::de::DeValue;
 
+use super::or_off::OrOff;
 use super::{Found, Kind, describe, show_list};
 
 /// How the address of a Unix socket begins, for listeners and backends alike.
@@ -139,30 +140,8 @@ impl Kind for Listen {
 }
 
 /// One address to listen on, or not at all.
-pub(in crate::config) struct ListenOrOff;
-
-impl Kind for ListenOrOff {
-    type Value = Option<SocketAddr>;
-
-    fn accepts(&self) -> String {
-        "an IP address with a port such as \"127.0.0.1:6390\", or \"off\"".to_owned()
-    }
-
-    fn read(&self, found: &Found<'_>) -> Result<Option<SocketAddr>, String> {
-        match found.value.as_str() {
-            Some("" | "off") => Ok(None),
-            Some(text) => text
-                .parse()
-                .map(Some)
-                .map_err(|_| found.not(&self.accepts())),
-            None => Err(found.not(&self.accepts())),
-        }
-    }
-
-    fn show(&self, value: &Option<SocketAddr>) -> String {
-        value.map_or_else(|| "off".to_owned(), |address| address.to_string())
-    }
-}
+pub(in crate::config) const LISTEN_OR_OFF: OrOff<SocketAddr> =
+    OrOff::new("an IP address with a port such as \"127.0.0.1:6390\", or \"off\"");
 
 /// Where a server is: a name or an address, with a port, or a Unix socket. Names are resolved when dialled.
 pub(in crate::config) struct HostPort;

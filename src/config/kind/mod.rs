@@ -4,12 +4,13 @@ mod address;
 mod file;
 mod list;
 mod number;
+mod or_off;
 mod password;
 mod share;
 mod text;
 mod url;
 
-pub(super) use address::{HostPort, HostPorts, Listen, ListenAt, ListenOrOff};
+pub(super) use address::{HostPort, HostPorts, LISTEN_OR_OFF, Listen, ListenAt};
 pub use address::{ListenAddress, UNIX_PREFIX};
 pub use file::Owner;
 pub(super) use file::{Files, OptionalFile, OptionalMode, OptionalOwner};
@@ -18,7 +19,7 @@ pub(super) use number::{Count, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, Size, Time
 pub(super) use password::{OptionalPassword, Password};
 pub(super) use share::Share;
 pub(super) use text::{Choice, Filter, OptionalText, Switch};
-pub(super) use url::HttpOrOff;
+pub(super) use url::HTTP_OR_OFF;
 pub use url::HttpUrl;
 
 use std::path::Path;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::address::is_host_and_port;
-use super::{Found, Kind};
+use super::or_off::OrOff;
 
 /// The longest that is taken, in bytes.
 const LEN_MAX: usize = 1024;
@@ -54,33 +54,8 @@ impl fmt::Display for HttpUrl {
 }
 
 /// Such an address, or none.
-pub(in crate::config) struct HttpOrOff;
-
-impl Kind for HttpOrOff {
-    type Value = Option<HttpUrl>;
-
-    fn accepts(&self) -> String {
-        "an address such as \"http://127.0.0.1:4318/v1/traces\" (plain HTTP), or \"off\"".to_owned()
-    }
-
-    fn read(&self, found: &Found<'_>) -> Result<Option<HttpUrl>, String> {
-        match found.value.as_str() {
-            Some("" | "off") => Ok(None),
-            Some(text) => text
-                .parse()
-                .map(Some)
-                .map_err(|_| found.not(&self.accepts())),
-            None => Err(found.not(&self.accepts())),
-        }
-    }
-
-    fn show(&self, value: &Option<HttpUrl>) -> String {
-        match value {
-            Some(url) => url.to_string(),
-            None => "off".to_owned(),
-        }
-    }
-}
+pub(in crate::config) const HTTP_OR_OFF: OrOff<HttpUrl> =
+    OrOff::new("an address such as \"http://127.0.0.1:4318/v1/traces\" (plain HTTP), or \"off\"");
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::HttpUrl;
 use crate::config::definition::section;
-use crate::config::kind::{Count, HttpOrOff, MILLISECOND, OptionalText, Time};
+use crate::config::kind::{Count, HTTP_OR_OFF, MILLISECOND, OptionalText, Time};
 
 section! {
     /// Traces for OpenTelemetry: of one command in so many a span, with when it came, how long
@@ -14,7 +14,7 @@ section! {
         /// Where spans are sent: the address of a collector's OTLP/HTTP receiver, such as
         /// "http://127.0.0.1:4318/v1/traces", or "off". Plain HTTP, since a collector belongs on the
         /// same machine or beside it, and speaks TLS to whatever is farther away.
-        endpoint: Option<HttpUrl> = HttpOrOff,
+        endpoint: Option<HttpUrl> = HTTP_OR_OFF,
             default "off", changes Live;
 
         /// One command in so many is traced, at random; of those that Weir refuses as many.
