@@ -160,7 +160,9 @@ impl Node {
     /// A connection has waited for a reply for so long, and the node was asked over
     /// another as well. If nothing has come from it anywhere for that long, it hangs.
     pub fn hears_nothing(&self, limit: Duration) {
-        let heard_ago = Duration::from_micros(self.age() - self.heard_at.load(Relaxed));
+        // Another thread may hear it in this very moment.
+        let heard_ago = self.age().saturating_sub(self.heard_at.load(Relaxed));
+        let heard_ago = Duration::from_micros(heard_ago);
         if heard_ago <= limit {
             return;
         }
@@ -305,5 +307,35 @@ impl Node {
     /// Microseconds that this node is known.
     fn age(&self) -> u64 {
         self.started.elapsed().as_micros() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::credential::Credentials;
+    use crate::backend::node::NodeSpec;
+
+    #[test]
+    fn what_another_thread_has_just_heard_is_no_silence() {
+        let spec = NodeSpec {
+            id: 0,
+            address: "127.0.0.1:1".into(),
+            route: "main".into(),
+            workers: 1,
+            journal: Arc::default(),
+            tls: None,
+            ledger: None,
+        };
+        let credentials = Arc::new(Credentials::new(None));
+        let node = Node::new(spec, &Arc::default(), credentials);
+        // It looked at the clock a moment later than this one has.
+        node.heard_at.store(node.age() + 1_000_000, Relaxed);
+        node.hears_nothing(Duration::from_millis(1));
+        assert!(!node.is_sick());
+        node.heard_at.store(0, Relaxed);
+        while node.age() < 2 {}
+        node.hears_nothing(Duration::from_micros(1));
+        assert!(node.is_sick());
     }
 }
