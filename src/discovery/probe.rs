@@ -163,7 +163,7 @@ async fn ask_while_open(
                 }
             }
             Ok(Err(why)) => {
-                drop((socket, slot));
+                close_politely(socket, Some(slot));
                 return Some(finding(Health::Unknown, None, why));
             }
             Err(_) => {
@@ -178,7 +178,7 @@ async fn ask_while_open(
             () = &mut yielding => return leave(socket, slot),
             // Nothing comes unasked but the end.
             _ = socket.read(&mut unasked) => {
-                drop(slot);
+                close_politely(socket, Some(slot));
                 return Some(finding(Health::Unknown, None, "closed by the node".into()));
             }
         }
