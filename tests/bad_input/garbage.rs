@@ -210,7 +210,8 @@ fn clients_vanish_in_the_middle_of_anything() {
 #[test]
 fn a_flood_of_commands_from_some_is_not_felt_by_others() {
     let redis = RedisServer::start();
-    let weir = weir(&redis, "workers = 1", "");
+    // Thousands in line on a machine that is busy with other tests is no overload of Redis.
+    let weir = weir(&redis, "workers = 1", "overload.target = \"10s\"");
     let bystander = Bystander::start(&weir);
     thread::scope(|scope| {
         for _ in 0..8 {

@@ -37,7 +37,8 @@ fn pipelines_of_any_depth_are_answered_in_order() {
 
 #[test]
 fn many_deep_pipelines_at_once_stay_apart() {
-    let pair = Pair::start();
+    // Thousands in line on a machine that is busy with other tests is no overload of Redis.
+    let pair = Pair::with(&[], "overload.target = \"10s\"\n");
     thread::scope(|scope| {
         for client in 0..20 {
             let pair = &pair;
