@@ -71,13 +71,15 @@ impl Node {
             }
             let refused = matches!(self.look().await, Err(OpenError::Refused(_)));
             let looked_at = Instant::now();
-            let is_due = || {
-                let period = self.settings().health.watch_interval;
-                looked_at.elapsed() >= period * if refused { REFUSED_PERIODS } else { 1 }
-            };
-            while !is_due() {
+            let periods = if refused { REFUSED_PERIODS } else { 1 };
+            loop {
                 // Another interval holds at once, and the longest is of hours.
-                sleep(LOOK_AGAIN.min(period)).await;
+                let period = self.settings().health.watch_interval * periods;
+                let left = period.saturating_sub(looked_at.elapsed());
+                if left.is_zero() {
+                    break;
+                }
+                sleep(left.min(LOOK_AGAIN)).await;
             }
         }
     }
