@@ -10,7 +10,6 @@ use super::client::{Flags, HALTED, NONE, Session, Until};
 use super::failure;
 use super::rates::Meters;
 use super::registry::Census;
-use super::reply_size::WORTH_A_LOOK;
 use super::worker::State;
 use crate::admission::ClientPermit;
 use crate::backend::{Conn, Kind, Marks, Mode, Ticket};
@@ -400,9 +399,7 @@ impl SessionSink<'_> {
         if IS_REPLY && session.flags.any(Flags::METERED) {
             self.meters.spend(session, 0, bytes.len());
         }
-        if bytes.len() >= WORTH_A_LOOK {
-            session.replies.note(bytes.len(), count);
-        }
+        session.replies.note(bytes.len(), count);
         let written = session.send(bytes);
         let attention = Flags::BARRIER
             .with(Flags::EOF)

@@ -10,7 +10,7 @@
 const AT_FIRST: u32 = 2 * 1024 * 1024;
 
 /// Runs of replies below this are not looked at: they cost no memory worth a thought.
-pub const WORTH_A_LOOK: usize = 4096;
+const WORTH_A_LOOK: usize = 4096;
 
 /// An estimate that rises at once and falls by half with each round of replies.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,15 @@ impl Default for ReplySize {
 
 impl ReplySize {
     /// `bytes` came that end `count` replies; 0 for a part of one.
+    #[inline]
     pub fn note(&mut self, bytes: usize, count: u32) {
+        // The end of a large reply may come alone, and be a few bytes.
+        if bytes >= WORTH_A_LOOK || self.part > 0 {
+            self.note_large(bytes, count);
+        }
+    }
+
+    fn note_large(&mut self, bytes: usize, count: u32) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.part = self.part.saturating_add(bytes);
         if let Some(average) = self.part.checked_div(count) {
@@ -126,6 +134,7 @@ mod tests {
         assert_eq!(size.largest(), 100 << 20);
         size.note(10, 1);
         assert_eq!(room(&mut size), 1);
+        assert_eq!(size.part, 0);
     }
 
     #[test]
