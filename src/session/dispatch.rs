@@ -200,11 +200,17 @@ impl State {
             return self.answer_locked_out(ticket, request, command, silent);
         }
         if self.is_restricted_subscriber(ticket)
-            && accepted
             && !row.flags.contains(CommandFlags::IN_SUBSCRIBER)
         {
-            let text = self.restricted_subscriber_text(ticket, command);
-            return self.answer_error(ticket, &text, ErrorCause::State, silent);
+            // Before Redis 7.0 subcommands were the command's own business.
+            let command = match self.node_of(ticket).server_version().like_redis(7, 0) {
+                true => command,
+                false => table.find(request.arg(0).unwrap_or_default(), None),
+            };
+            if command.exists() && command.accepts(request.count()) {
+                let text = self.restricted_subscriber_text(ticket, command);
+                return self.answer_error(ticket, &text, ErrorCause::State, silent);
+            }
         }
         if !accepted && !matches!(class, Class::Local(_)) {
             // Redis words the error, on whatever path the session is; in a
@@ -304,12 +310,12 @@ impl State {
 
     /// What Redis says to a subscriber in RESP2 who asks for something else.
     fn restricted_subscriber_text(&self, ticket: Ticket, command: &Command) -> String {
-        let (mut name, mut kinds) = (&*command.name, "P|S");
-        if !self.node_of(ticket).server_version().like_redis(7, 0) {
-            // Neither subcommands nor shard channels have names there.
-            name = name.split('|').next().unwrap_or(name);
-            kinds = "P";
-        }
+        // Before Redis 7.0 there are no shard channels.
+        let kinds = match self.node_of(ticket).server_version().like_redis(7, 0) {
+            true => "P|S",
+            false => "P",
+        };
+        let name = &command.name;
         format!(
             "ERR Can't execute '{name}': only ({kinds})SUBSCRIBE / ({kinds})UNSUBSCRIBE / PING / \
              QUIT / RESET are allowed in this context"
