@@ -199,8 +199,7 @@ impl State {
         if locked_out && !row.flags.contains(CommandFlags::NO_AUTH) {
             return self.answer_locked_out(ticket, request, command, silent);
         }
-        if self.is_restricted_subscriber(ticket)
-            && !row.flags.contains(CommandFlags::IN_SUBSCRIBER)
+        if self.is_restricted_subscriber(ticket) && !row.flags.contains(CommandFlags::IN_SUBSCRIBER)
         {
             // Before Redis 7.0 subcommands were the command's own business.
             let command = match self.node_of(ticket).server_version().like_redis(7, 0) {

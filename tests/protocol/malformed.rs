@@ -159,8 +159,13 @@ fn the_largest_count_is_waited_for_and_not_made_room_for() {
     let pair = Pair::with(&[], "[process]\nworkers = 1");
     let before = pair.weir.resident_bytes();
     let mut clients: Vec<_> = (0..50).map(|_| pair.weir.client()).collect();
+    // Redis 6.2 takes no more arguments than this.
+    let count = match pair.redis.compatible_version() < (7, 0) {
+        true => 1024 * 1024,
+        false => i32::MAX,
+    };
     for client in &mut clients {
-        client.send(b"*2147483647\r\n$4\r\nECHO\r\n$536870912\r\n");
+        client.send(format!("*{count}\r\n$4\r\nECHO\r\n$536870912\r\n"));
     }
     // Its worker has read all of that when it has answered somebody who came later.
     let mut other = pair.weir.client();

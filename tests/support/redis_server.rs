@@ -123,6 +123,17 @@ impl RedisServer {
         (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
     }
 
+    /// Whether the server was built with TLS. One that was not knows no such setting.
+    pub fn is_built_with_tls() -> bool {
+        // With no port at all it ends by itself once it has read its settings.
+        let outcome = Command::new(binary())
+            .args(["--port", "0", "--tls-port", "0"])
+            .output()
+            .expect("a server that can be run");
+        !String::from_utf8_lossy(&[outcome.stdout, outcome.stderr].concat())
+            .contains("Bad directive")
+    }
+
     /// Whether the server is Valkey and not Redis.
     pub fn is_valkey(&self) -> bool {
         String::from_utf8_lossy(&self.command(&["INFO", "server"])).contains("valkey_version:")
@@ -168,8 +179,12 @@ impl RedisServer {
     }
 }
 
+fn binary() -> String {
+    std::env::var("WEIR_TEST_REDIS_SERVER").unwrap_or("redis-server".to_owned())
+}
+
 fn spawn(port: &ReservedPort, arguments: &[String], directory: &TempDir) -> Process {
-    let binary = std::env::var("WEIR_TEST_REDIS_SERVER").unwrap_or("redis-server".to_owned());
+    let binary = binary();
     Process::spawn(
         format!("{binary} on port {}", port.port()),
         Command::new(&binary)

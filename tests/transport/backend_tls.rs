@@ -73,6 +73,9 @@ fn refused(weir: &WeirProcess, result: &str) {
 
 #[test]
 fn redis_is_spoken_tls_to_and_both_show_certificates() {
+    if !RedisServer::is_built_with_tls() {
+        return;
+    }
     let authority = Authority::new();
     let (server, own) = (
         authority.sign("redis", &["localhost"]),
@@ -122,6 +125,9 @@ fn redis_is_spoken_tls_to_and_both_show_certificates() {
 
 #[test]
 fn a_redis_with_another_authority_is_not_trusted() {
+    if !RedisServer::is_built_with_tls() {
+        return;
+    }
     let (authority, other) = (Authority::new(), Authority::new());
     let server = authority.sign("redis", &["localhost"]);
     let secure = SecureRedis::start(&authority, &server, &["--tls-auth-clients", "no"]);
@@ -132,6 +138,9 @@ fn a_redis_with_another_authority_is_not_trusted() {
 
 #[test]
 fn a_redis_of_another_name_is_not_trusted_unless_that_name_is_given() {
+    if !RedisServer::is_built_with_tls() {
+        return;
+    }
     let authority = Authority::new();
     let server = authority.sign("redis", &["redis.internal"]);
     let secure = SecureRedis::start(&authority, &server, &["--tls-auth-clients", "no"]);
@@ -147,6 +156,9 @@ fn a_redis_of_another_name_is_not_trusted_unless_that_name_is_given() {
 
 #[test]
 fn a_redis_whose_certificate_has_expired_is_not_trusted() {
+    if !RedisServer::is_built_with_tls() {
+        return;
+    }
     let authority = Authority::new();
     let server = authority.sign_for("redis", &["localhost"], Validity::Expired);
     let secure = SecureRedis::start(&authority, &server, &["--tls-auth-clients", "no"]);
@@ -157,6 +169,9 @@ fn a_redis_whose_certificate_has_expired_is_not_trusted() {
 /// tells a client that its certificate is missing.
 #[test]
 fn a_redis_that_asks_for_a_certificate_says_so() {
+    if !RedisServer::is_built_with_tls() {
+        return;
+    }
     let authority = Authority::new();
     let server = authority.sign("redis", &["localhost"]);
     let secure = SecureRedis::start(&authority, &server, &["--tls-auth-clients", "yes"]);
@@ -184,6 +199,9 @@ fn a_port_without_tls_is_told_from_a_refusal() {
 /// says goodbye before it closes; and when Redis dies and comes back, so does service.
 #[test]
 fn the_budget_holds_while_tls_connections_open_close_and_break() {
+    if !RedisServer::is_built_with_tls() {
+        return;
+    }
     let authority = Authority::new();
     let server = authority.sign("redis", &["localhost"]);
     let mut secure = SecureRedis::start(&authority, &server, &["--tls-auth-clients", "no"]);
@@ -237,6 +255,9 @@ fn the_budget_holds_while_tls_connections_open_close_and_break() {
 
 #[test]
 fn weirs_own_certificate_can_be_replaced_while_it_serves() {
+    if !RedisServer::is_built_with_tls() {
+        return;
+    }
     let authority = Authority::new();
     let server = authority.sign("redis", &["localhost"]);
     let own = authority.sign_for("weir", &["weir"], Validity::Expired);

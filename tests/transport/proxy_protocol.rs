@@ -150,9 +150,8 @@ fn without_the_setting_a_header_is_no_header() {
     let _weir = weir(&redis, &port, "");
     let mut client = connect(&port, V1);
     let reply = client.try_read_reply().unwrap();
-    assert!(
-        reply.starts_with(b"-ERR unknown command 'PROXY'"),
-        "{}",
-        reply.escape_ascii()
-    );
+    // Which quotation marks it has depends on the version.
+    let told = reply.starts_with(b"-ERR unknown command 'PROXY'")
+        || reply.starts_with(b"-ERR unknown command `PROXY`");
+    assert!(told, "{}", reply.escape_ascii());
 }
