@@ -79,6 +79,9 @@ impl Flags {
     pub const PAID: Flags = Flags(1 << 24);
     /// Not all of its reads go to the primary.
     pub const BALANCED: Flags = Flags(1 << 22);
+    /// Its barrier is a drain's as well: what is in its input when that falls has waited for
+    /// nothing but replies.
+    pub const LEAVING: Flags = Flags(1 << 25);
     /// Waits for a primary.
     pub const HELD: Flags = Flags(1 << 17);
     /// The node has refused commands of it; they are looked at when all that is under way
@@ -237,6 +240,13 @@ impl Session {
                 extra.collected.move_to(&mut self.input);
             }
         }
+    }
+
+    /// A request that was taken is the next one again.
+    pub fn put_back(&mut self, request: Vec<u8>) {
+        self.flags.clear(Flags::LEAVING);
+        self.forget_partial();
+        self.input.splice(0..0, request);
     }
 
     /// Whether a connection is this session's own.

@@ -90,8 +90,7 @@ impl State {
         if session.flags.any(Flags::METERED) {
             session.flags.set(Flags::PAID);
         }
-        session.forget_partial();
-        session.input.splice(0..0, request);
+        session.put_back(request);
         self.fronts[route as usize].metrics.retries.inc();
         self.make_ready(entry.to);
     }

@@ -39,6 +39,8 @@ pub struct Drain {
     over: u64,
     /// How many microseconds a client has from its turn to pause by itself.
     patience: u64,
+    /// How many microseconds it is read on when it was told that this was all.
+    linger: u64,
 }
 
 impl Drain {
@@ -50,7 +52,8 @@ impl Drain {
         Drain {
             began: now.as_micros() as u64,
             over: over.as_micros() as u64,
-            patience: PATIENCE.min(time / 10).as_micros() as u64,
+            patience: PATIENCE.min(time / 20).as_micros() as u64,
+            linger: LINGER.min(time / 20).as_micros() as u64,
         }
     }
 
@@ -72,15 +75,29 @@ impl State {
         let now = self.clock.now();
         let session = &mut self.sessions[ticket.slot as usize];
         let turn = drain.turn_of(session.id);
-        if now < turn || session.flags.any(Flags::CLOSING) || !session.asks_one_by_one() {
+        // Who goes on in this turn does so first.
+        let goes_on = session.flags.any(Flags::CLOSING.with(Flags::READY));
+        if now < turn || goes_on {
             return false;
         }
+        let asks_one_by_one = session.asks_one_by_one();
         if session.in_flight > 0 {
-            session.flags.set(Flags::BARRIER);
+            if asks_one_by_one {
+                session.flags.set(Flags::BARRIER.with(Flags::LEAVING));
+            }
+            return false;
+        }
+        let has_paused = session.flags.any(Flags::LEAVING);
+        session.flags.clear(Flags::LEAVING);
+        if !asks_one_by_one {
             return false;
         }
         if !session.output.is_empty() {
-            return false;
+            if has_paused {
+                // It goes on when it has read them.
+                session.flags.set(Flags::BARRIER.with(Flags::LEAVING));
+            }
+            return has_paused;
         }
         // What has arrived and was not read yet would be lost.
         if session.input.is_empty() && !crate::net::is_readable(&session.socket) {
@@ -92,22 +109,26 @@ impl State {
             .extra
             .as_deref()
             .is_some_and(|it| it.partial.is_some());
-        if is_partial || now < turn + drain.patience {
+        // What waited at the front of the input for something else than replies is served.
+        let is_next = !session.input.is_empty() && !has_paused;
+        // Of one that has said all there is nothing to read on.
+        let has_ended = session.flags.any(Flags::EOF);
+        if is_partial || is_next || has_ended || now < turn + drain.patience {
             return false;
         }
-        self.take_leave(ticket, now);
+        self.take_leave(ticket, now + drain.linger);
         true
     }
 
     /// Nothing more is taken of the client. It hears so behind the replies that it has got,
     /// and closes.
-    fn take_leave(&mut self, ticket: Ticket, now: u64) {
+    fn take_leave(&mut self, ticket: Ticket, close_at: u64) {
         let session = &mut self.sessions[ticket.slot as usize];
         session.flags.set(Flags::CLOSING);
         session.input = Vec::new();
         let extra = session.extra();
         extra.close_reason = Some(CloseReason::Shutdown);
-        extra.close_at = now + LINGER.as_micros() as u64;
+        extra.close_at = close_at;
         extra.takes_leave = true;
         let mut context = Context::from_waker(Waker::noop());
         // If the socket does not take even a goodbye, the end of the time has to do.

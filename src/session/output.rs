@@ -169,7 +169,7 @@ impl State {
             }
             return;
         }
-        if self.draining.is_some() && self.drain_session(ticket) {
+        if session.flags.any(Flags::LEAVING) && self.drain_session(ticket) {
             return;
         }
         let session = &self.sessions[ticket.slot as usize];

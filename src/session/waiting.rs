@@ -250,9 +250,7 @@ impl State {
         if wait.silent && !session.flags.any(Flags::REPLY_OFF) {
             session.flags.set(Flags::SKIP_NEXT);
         }
-        session.forget_partial();
-        let session = &mut self.sessions[ticket.slot as usize];
-        session.input.splice(0..0, wait.request);
+        session.put_back(wait.request);
         self.make_ready(ticket);
     }
 

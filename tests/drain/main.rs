@@ -168,3 +168,20 @@ fn subscribers_are_closed_in_their_turn() {
     subscriber.expect_closed();
     assert!(!weir.log().contains("drain timeout"), "{}", weir.log());
 }
+
+/// Its turn comes while it waits for the end of a pause, which no drain ends sooner.
+#[test]
+fn who_waits_with_a_request_is_served_before_it_is_closed() {
+    let redis = RedisServer::start();
+    let mut weir = WeirProcess::in_front_of(&redis);
+    let (mut operator, mut held) = (weir.client(), weir.client());
+    operator.expect_command(&["CLIENT", "PAUSE", "3000", "WRITE"], "+OK\r\n");
+    held.send(encode(&["SET", "k", "v"]));
+    wait_until("it is held", || {
+        weir.metric("weir_commands_paused", &[]) == 1.0
+    });
+    assert!(weir.terminate().success());
+    held.expect("+OK\r\n");
+    held.expect_closed();
+    assert!(!weir.log().contains("drain timeout"), "{}", weir.log());
+}
