@@ -130,7 +130,7 @@ impl State {
             start += entry.len as usize;
             match fate {
                 Fate::Settled => {}
-                Fate::Torn => self.close(entry.to.slot, CloseReason::BackendLost),
+                Fate::Torn => self.close_session(entry.to, CloseReason::BackendLost),
                 Fate::Again { retried } if self.is_stashed(entry.to) => {
                     let marks = match retried {
                         true => entry.marks.with(Marks::RETRIED),

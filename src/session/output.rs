@@ -226,6 +226,13 @@ impl State {
         }
     }
 
+    /// Ends a session at once, if it is still there: its place may be another's by now.
+    pub(super) fn close_session(&mut self, ticket: Ticket, reason: CloseReason) {
+        if self.session(ticket).is_some() {
+            self.close(ticket.slot, reason);
+        }
+    }
+
     /// Ends a session at once. What it has in flight keeps its place in the
     /// reply queues and is thrown away when it arrives.
     pub(super) fn close(&mut self, slot: u32, reason: CloseReason) {

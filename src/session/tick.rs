@@ -269,7 +269,7 @@ impl State {
             let marks = entry.marks.with(Marks::ANSWERED);
             self.conns[index as usize].in_flight[place].marks = marks;
             if place == 0 && self.conns[index as usize].head_started() {
-                self.close(entry.to.slot, CloseReason::BackendLost);
+                self.close_session(entry.to, CloseReason::BackendLost);
                 if !self.conns.contains(index as usize) {
                     // It was that client's own.
                     return;
