@@ -386,11 +386,16 @@ impl State {
         let route = session.route;
         let asked = session.extra().asked_pause.take();
         if let Some(refused) = asked.filter(|_| reply.first() != Some(&b'+')) {
-            for worker in 0..self.proxy.workers() {
-                let refused = *refused;
-                self.proxy
-                    .send(worker, Message::PauseRefused { route, refused });
-            }
+            self.take_pause_back(route, *refused);
+        }
+    }
+
+    /// A pause that Redis has refused, or whose asker has gone and will not hear: if Redis
+    /// has it, Redis holds what it is about.
+    pub(super) fn take_pause_back(&self, route: u16, refused: AskedPause) {
+        for worker in 0..self.proxy.workers() {
+            self.proxy
+                .send(worker, Message::PauseRefused { route, refused });
         }
     }
 

@@ -271,6 +271,10 @@ impl State {
         {
             self.close_conn(receiver);
         }
+        let asked = session.extra.as_mut().and_then(|it| it.asked_pause.take());
+        if let Some(asked) = asked {
+            self.take_pause_back(session.route, *asked);
+        }
         let wait = session.extra.as_mut().and_then(|it| it.shared_wait.take());
         if let Some(wait) = wait {
             let ticket = session.ticket(slot);
