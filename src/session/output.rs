@@ -410,7 +410,9 @@ impl SessionSink<'_> {
         if IS_REPLY && session.flags.any(Flags::METERED) {
             self.meters.spend(session, 0, bytes.len());
         }
-        session.replies.note(bytes.len(), count);
+        if IS_REPLY {
+            session.replies.note(bytes.len(), count);
+        }
         let written = session.send(bytes);
         let attention = Flags::BARRIER
             .with(Flags::EOF)
