@@ -130,8 +130,9 @@ impl Deployment {
     pub fn apply(&self, settings: &Arc<config::Route>) {
         let before = self.settings.swap(settings.clone());
         let (before, backend) = (&before.backend, &settings.backend);
-        // Also those that are not published yet.
-        let nodes = self.nodes();
+        // Also those that are not published yet, or not any more: they count connections
+        // together with the one at their address, which is the last.
+        let nodes = self.share.all();
         nodes.iter().for_each(|node| node.apply(settings));
         if (&before.username, &before.password) != (&backend.username, &backend.password) {
             self.credentials.set_backend(own_credential(backend));

@@ -33,13 +33,15 @@ impl Share {
     pub(super) fn add(&self, node: &Arc<Node>) {
         let mut nodes = self.nodes();
         nodes.retain(|known| known.ledger.strong_count() > 0);
+        let ledger = Arc::downgrade(&node.ledger);
+        let is_counted = nodes.iter().any(|known| known.ledger.ptr_eq(&ledger));
         nodes.push(Known {
             address: node.address.clone(),
             node: Arc::downgrade(node),
-            ledger: Arc::downgrade(&node.ledger),
+            ledger,
         });
         // Under the lock: who changes it next finds the node in the list.
-        if self.withholds(&node.address) {
+        if !is_counted && self.withholds(&node.address) {
             node.ledger.set_cap(Some(0));
         }
     }
@@ -50,6 +52,15 @@ impl Share {
         let nodes = self.nodes();
         let mut there = nodes.iter().rev().filter(|known| known.address == address);
         there.find_map(|known| known.ledger.upgrade())
+    }
+
+    /// All of them, in the order in which they were made.
+    pub(super) fn all(&self) -> Vec<Arc<Node>> {
+        let nodes = self.nodes();
+        nodes
+            .iter()
+            .filter_map(|known| known.node.upgrade())
+            .collect()
     }
 
     /// Whether a new node at this address gets none but lent connections.
