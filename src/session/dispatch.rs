@@ -350,7 +350,9 @@ impl State {
             let conn = session.conn;
             let current = &self.conns[conn as usize];
             let stale = matches!(&current.io, Io::Link(link) if !link.is_live());
-            let elsewhere = session.flags.any(Flags::BALANCED) && current.lane != session.lane;
+            // What is under way may be a read at a replica, also of a session whose reads
+            // go to the primary by now.
+            let elsewhere = current.lane != session.lane;
             if current.retiring || stale || elsewhere || current.kind != Kind::Shared {
                 self.set_barrier(ticket);
                 return Ok(None);

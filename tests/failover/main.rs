@@ -10,6 +10,7 @@ mod finding;
 mod losing;
 mod networks;
 mod reads;
+mod reads_back;
 mod reloading;
 mod sentinels;
 mod strangers;
