@@ -224,9 +224,9 @@ impl Deployment {
         }
     }
 
-    /// One more command waits for a primary.
-    pub fn count_held(&self) {
-        self.held.fetch_add(1, Relaxed);
+    /// So many more commands wait for a primary.
+    pub fn count_held(&self, count: u64) {
+        self.held.fetch_add(count, Relaxed);
     }
 
     pub(super) fn micros(&self, at: Instant) -> u64 {

@@ -325,6 +325,9 @@ impl State {
     #[inline]
     pub(super) fn forward(&mut self, ticket: Ticket, frame: &[u8], id: u16, marks: Marks) -> Step {
         match self.shared_conn(ticket) {
+            Ok(Some(conn)) if self.rather_misses(ticket, conn, frame, id, marks) => {
+                self.refuse_or_miss(ticket, frame, id, &Failure::NoPrimary, marks)
+            }
             Ok(Some(conn)) => {
                 let gate = self.conns[conn as usize].admission;
                 let gate = &mut self.gates[gate as usize];

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::failure::Failure;
 use super::input::Step;
 use super::worker::State;
-use crate::backend::{Entry, Marks, OpenError, Ticket};
+use crate::backend::{Conn, Entry, Marks, OpenError, Ticket};
 use crate::command::{self, CommandId};
 use crate::config::FailOpenWrites;
 use crate::metrics::{Event, EventKind, Latch};
@@ -32,6 +32,8 @@ impl Failure {
         matches!(
             self,
             Failure::Open(OpenError::Unreachable(_) | OpenError::Full)
+                | Failure::NoPrimary
+                | Failure::NoReplica
                 | Failure::QueueFull { .. }
                 | Failure::WaitedTooLong { .. }
                 | Failure::Memory
@@ -63,6 +65,60 @@ impl State {
             self.count_made_up(ticket, kind, failure);
         }
         step
+    }
+
+    /// Whether a command that has just been given this connection is answered at once
+    /// instead: the connection is parked, and a cache has no use for an answer that comes
+    /// when there is a primary again. What is written waits for one.
+    #[inline]
+    pub(super) fn rather_misses(
+        &mut self,
+        ticket: Ticket,
+        conn: u32,
+        frame: &[u8],
+        id: u16,
+        marks: Marks,
+    ) -> bool {
+        // A connection is given to no command while it retires, unless it is parked.
+        self.conns[conn as usize].retiring && self.misses_at(ticket, conn, frame, id, marks)
+    }
+
+    #[cold]
+    fn misses_at(
+        &mut self,
+        ticket: Ticket,
+        conn: u32,
+        frame: &[u8],
+        id: u16,
+        marks: Marks,
+    ) -> bool {
+        let Conn { lane, route, .. } = self.conns[conn as usize];
+        let is_read = |(_, kind)| kind == MadeUp::Read;
+        let misses = self.lanes[lane as usize].parked == conn
+            && self
+                .made_up(ticket, frame, id, &Failure::NoPrimary, marks)
+                .is_some_and(is_read);
+        if misses {
+            self.does_not_wait(route);
+        }
+        misses
+    }
+
+    /// The same for one that was lost with its connection, and whose session has nothing
+    /// outstanding before it: it is answered, if so.
+    pub(super) fn settle_at_once(
+        &mut self,
+        entry: &Entry,
+        conn: u32,
+        lost: &Conn,
+        start: usize,
+    ) -> bool {
+        if !self.conns[conn as usize].retiring {
+            return false;
+        }
+        let frame = lost.ring.copy(start, entry.len as usize);
+        self.misses_at(entry.to, conn, &frame, entry.command, entry.marks)
+            && self.settle_made_up(entry, &frame, &Failure::NoPrimary)
     }
 
     /// Answers one outstanding command with what a cache that misses would say, if there

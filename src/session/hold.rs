@@ -11,7 +11,7 @@
 use super::client::{Answer, Flags};
 use super::failure::Failure;
 use super::leases::{LeaseWish, Patience};
-use super::worker::State;
+use super::worker::{Front, State};
 use crate::backend::{Gate, Kind, Ticket};
 use crate::metrics::ErrorCause;
 
@@ -115,9 +115,16 @@ impl State {
             return Err(Failure::QueueFull { limit });
         }
         front.is_holding = true;
-        front.route.deployment.count_held();
+        front.held += 1;
         front.metrics.commands_held.set(clients as i64 + 1);
         Ok(())
+    }
+
+    /// A command that has just been given a parked connection does not take it.
+    pub(super) fn does_not_wait(&mut self, route: u16) {
+        let front = &mut self.fronts[route as usize];
+        front.held = front.held.saturating_sub(1);
+        front.metrics.commands_held.dec();
     }
 
     /// A session that needs a connection of its own waits with its command in its input.
@@ -180,10 +187,11 @@ impl State {
     pub(super) fn end_holds(&mut self) {
         let now = self.clock.now();
         for route in 0..self.fronts.len() {
-            let front = &self.fronts[route];
+            let front = &mut self.fronts[route];
             if !front.is_holding {
                 continue;
             }
+            front.tell_held();
             let deployment = &front.route.deployment;
             match deployment.hold_until() {
                 Some(until) if now < until => {}
@@ -230,6 +238,7 @@ impl State {
     fn end_wait(&mut self, route: u16) -> Vec<Ticket> {
         let front = &mut self.fronts[route as usize];
         front.is_holding = false;
+        front.tell_held();
         front.metrics.commands_held.set(0);
         std::mem::take(&mut front.waiting)
     }
@@ -246,6 +255,14 @@ impl State {
                 })
             })
             .collect()
+    }
+}
+
+impl Front {
+    /// Adds up what waits, now that it is sure to.
+    fn tell_held(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        self.route.deployment.count_held(held);
     }
 }
 

@@ -168,7 +168,9 @@ impl State {
             _ if reads => self.reader_conn(entry.to, false),
             _ => self.successor(entry.to, conn),
         };
+        let is_first = !moved.contains_key(&(entry.to.slot, entry.to.generation));
         match target {
+            Ok(target) if is_first && self.settle_at_once(entry, target, conn, start) => {}
             Ok(target) => {
                 let mut marks = entry.marks.without(Marks::HEEDED);
                 if retried {

@@ -101,12 +101,16 @@ impl State {
         } else {
             self.reader_conn(ticket, is_scan).map(Some)
         };
+        let frame = request.frame;
         match conn {
+            Ok(Some(conn)) if self.rather_misses(ticket, conn, frame, row.id, marks) => {
+                self.refuse_or_miss(ticket, frame, row.id, &Failure::NoPrimary, marks)
+            }
             Ok(Some(_)) if self.memory.is_full_of_requests() => {
                 if self.must_wait_for_replies(ticket) {
                     return Step::Wait;
                 }
-                self.refuse(ticket, &Failure::Memory, marks.any(Marks::SILENT))
+                self.refuse_or_miss(ticket, frame, row.id, &Failure::Memory, marks)
             }
             Ok(Some(conn)) => {
                 self.gate_of_conn(conn).sent(Work::Quick, 1);
@@ -117,7 +121,7 @@ impl State {
                 self.set_barrier(ticket);
                 Step::Wait
             }
-            Err(failure) => self.refuse(ticket, &failure, marks.any(Marks::SILENT)),
+            Err(failure) => self.refuse_or_miss(ticket, frame, row.id, &failure, marks),
         }
     }
 

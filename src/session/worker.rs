@@ -69,6 +69,8 @@ pub struct Front {
     pub primary_since: u64,
     /// Commands or sessions wait for a primary.
     pub is_holding: bool,
+    /// How many began to since the worker last told; see [`Front::tell_held`].
+    pub held: u64,
     /// The sessions among those whose command is still in their input.
     pub waiting: Vec<Ticket>,
     /// The route's settings; refreshed when they change.
@@ -205,6 +207,7 @@ impl Worker {
                 snapshot,
                 primary_since: 0,
                 is_holding: false,
+                held: 0,
                 waiting: Vec::new(),
                 metrics: route.metrics[index].clone(),
                 route: route.clone(),

@@ -8,6 +8,7 @@ mod blocked;
 mod counters;
 mod finding;
 mod losing;
+mod misses;
 mod networks;
 mod reads;
 mod reads_back;

@@ -59,8 +59,9 @@ section! {
 
         /// For a route that is only a cache: while Redis cannot be used or takes no more
         /// work, commands that read are answered as if nothing were there, and so
-        /// the application goes to its database. Never what decides something (SET
-        /// with NX, INCR, scripts, transactions).
+        /// the application goes to its database: at once, where others wait for a
+        /// primary. Never what decides something (SET with NX, INCR, scripts,
+        /// transactions).
         fail_open: bool = Switch,
             default false, changes Live;
 
