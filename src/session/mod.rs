@@ -65,6 +65,7 @@ mod reply_size;
 mod request_head;
 mod room;
 mod shed;
+mod sink;
 mod slow;
 mod stall;
 mod subscribe;
