@@ -8,6 +8,7 @@ mod hangs;
 mod misses;
 mod near_limits;
 mod reconnects;
+mod resting;
 mod slow_readers;
 #[path = "../support/mod.rs"]
 mod support;
