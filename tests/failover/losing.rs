@@ -117,6 +117,40 @@ fn no_more_wait_than_may() {
 }
 
 #[test]
+fn no_more_bytes_wait_than_may() {
+    let mut replicas = Replicas::start(1);
+    let more = "[process]\nworkers = 1\n\
+                [route.main.failover]\nhold = \"20s\"\nhold_memory = \"1KiB\"\n";
+    let weir = weir_before(&replicas, more);
+    weir.client().expect_command(&["SET", "k", "v"], "+OK\r\n");
+    replicas.nodes[0].kill();
+    wait_until("the loss is seen", || {
+        weir.metric("weir_primary_available", &[]) == 0.0
+    });
+    // What one of them sends may wait, what both send is more.
+    let value = "v".repeat(600);
+    let mut clients: Vec<RawClient> = (0..2).map(|_| weir.client()).collect();
+    for (client, held) in clients.iter_mut().zip([1.0, 2.0]) {
+        client.send(encode(&["SET", "k", &value]));
+        weir.wait_for_metric("weir_commands_held", &[], held);
+    }
+    for command in [&["SET", "k", "2"][..], &["WATCH", "k"]] {
+        let reply = weir.client().command(command);
+        let text = error(&reply).unwrap_or_default();
+        assert!(text.contains("failover.hold_memory"), "{command:?}: {text}");
+        assert!(
+            text.ends_with("command not executed"),
+            "{command:?}: {text}"
+        );
+    }
+    replicas.nodes[0].restart();
+    for client in &mut clients {
+        client.expect("+OK\r\n");
+    }
+    weir.client().expect_command(&["SET", "k", "2"], "+OK\r\n");
+}
+
+#[test]
 fn a_primary_that_hangs_is_replaced_and_gets_nothing_when_it_goes_on() {
     let mut replicas = Replicas::start(2);
     let more = "[route.main.timeouts]\nstall = \"5s\"\n[route.main.failover]\nhold = \"20s\"\n";

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod blocked;
+mod coming_back;
 mod counters;
 mod finding;
 mod losing;

@@ -1,6 +1,6 @@
 //! The network between Weir and the nodes: cut, slow, or under another address than before.
 
-use super::counters::{nothing_twice, run};
+use super::counters::{check, nothing_twice, run};
 use super::support::{Forwarder, RedisServer, Replicas, wait_until};
 use super::{reached, weir};
 
@@ -78,6 +78,44 @@ fn the_nearest_node_is_read_from_and_another_when_it_becomes_slow() {
     wait_until("the primary is nearer", || {
         reached(&mut client, "who") == "primary"
     });
+}
+
+/// Slow is not gone: as long as it answers its probes, it stays what it is.
+#[test]
+fn a_primary_that_is_slow_keeps_its_role() {
+    let replicas = Replicas::start(2);
+    let network = Forwarder::before(replicas.nodes[0].address());
+    let first = network.address().to_string();
+    let second = replicas.nodes[1].address().to_string();
+    let more = "[process]\nworkers = 2\n[route.main.timeouts]\nstall = \"10s\"\n\
+                connect = \"10s\"\n[route.main.health]\nsilence_max = \"20s\"\n\
+                [route.main.failover]\nhold = \"20s\"\nprobe_interval = \"100ms\"\n";
+    let weir = weir(
+        &replicas.nodes[0],
+        &settings(&[first.clone(), second.clone()]),
+        more,
+    );
+    wait_for(&weir, &second, "standing=\"follower\"");
+    let told = run(weir.address(), 8, |progress| {
+        progress.wait_for(5);
+        // More than a connection may be silent before others are looked at.
+        network.delay(std::time::Duration::from_millis(200));
+        let node = format!("node=\"{first}\"");
+        wait_until("its probes tell how slow it is", || {
+            weir.metric("weir_node_latency_seconds", &[&node]) > 0.2
+        });
+        progress.wait_for(5);
+        wait_for(&weir, &first, "standing=\"primary\"");
+        wait_for(&weir, &first, "health=\"up\"");
+        network.delay(std::time::Duration::ZERO);
+        progress.wait_for(20);
+    });
+    check(&replicas.nodes[0], &told);
+    for told in &told {
+        assert_eq!((told.unknown, told.refused), (0, 0), "{told:?}");
+    }
+    assert_eq!(weir.metric("weir_failovers_total", &[]), 0.0);
+    assert_eq!(weir.metric("weir_node_trips_total", &[]), 0.0);
 }
 
 /// While a node loads its data it is there and cannot serve: another does, where reads may
