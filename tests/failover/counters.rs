@@ -49,6 +49,15 @@ impl Progress {
     }
 }
 
+/// Has the clients end, also when what runs beside them panics: they are waited for.
+struct Stops<'a>(&'a Progress);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Relaxed);
+    }
+}
+
 /// Runs clients while `disturb` does its worst.
 pub fn run(address: SocketAddr, clients: usize, disturb: impl FnOnce(&Progress)) -> Vec<Told> {
     let progress = Progress {
@@ -60,8 +69,9 @@ pub fn run(address: SocketAddr, clients: usize, disturb: impl FnOnce(&Progress))
         let threads: Vec<_> = (0..clients)
             .map(|id| scope.spawn(move || count(address, id, progress)))
             .collect();
+        let ends = Stops(progress);
         disturb(progress);
-        progress.stop.store(true, Relaxed);
+        drop(ends);
         threads
             .into_iter()
             .map(|thread| thread.join().expect("a client does not panic"))
