@@ -48,7 +48,7 @@ impl State {
                 Step::Taken
             }
             Entrance::Line(work) => {
-                self.join_line(ticket, work, frame, id, marks);
+                self.join_line(work, ticket, conn, frame, id, marks);
                 Step::Taken
             }
             Entrance::Barrier => {
@@ -64,10 +64,14 @@ impl State {
                 {
                     self.trace_made_up(ticket, id, self.clock.now());
                     self.count_made_up(ticket, kind, &failure);
-                    self.prune(ticket);
+                    self.prune_gate(gate);
                     return self.answer(ticket, &reply, marks.any(Marks::SILENT));
                 }
-                self.refuse_busy(ticket, busy, marks)
+                let step = self.refuse_busy(ticket, busy, marks);
+                if step != Step::Wait {
+                    self.prune_gate(gate);
+                }
+                step
             }
         }
     }
@@ -81,7 +85,8 @@ impl State {
         may_refuse: bool,
     ) -> Entrance {
         let session = &self.sessions[ticket.slot as usize];
-        let (queued, priority, lane) = (session.queued, session.priority, session.lane);
+        let (queued, priority) = (session.queued, session.priority);
+        let lane = self.conns[conn as usize].lane;
         if queued > 0 && work == Work::Slow {
             // Its lines are not ordered with each other.
             return Entrance::Barrier;
@@ -130,7 +135,7 @@ impl State {
         marks: Marks,
     ) {
         let work = match entrance {
-            Entrance::Line(work) => return self.join_line(ticket, work, frame, id, marks),
+            Entrance::Line(work) => return self.join_line(work, ticket, conn, frame, id, marks),
             Entrance::Now(work) => work,
             Entrance::Barrier | Entrance::Refused(_) => unreachable!("the caller has looked"),
         };
@@ -142,7 +147,16 @@ impl State {
         self.put(ticket, conn, frame, id, marks);
     }
 
-    fn join_line(&mut self, ticket: Ticket, work: Work, frame: &[u8], id: u16, marks: Marks) {
+    /// A command waits for its turn to be put on `conn`, or on what its lane has then.
+    fn join_line(
+        &mut self,
+        work: Work,
+        ticket: Ticket,
+        conn: u32,
+        frame: &[u8],
+        id: u16,
+        marks: Marks,
+    ) {
         let now = self.clock.now();
         let entry = Entry {
             to: ticket,
@@ -151,7 +165,8 @@ impl State {
             command: id,
             marks,
         };
-        self.line_up(entry, work, frame);
+        let lane = self.conns[conn as usize].lane;
+        self.line_up(entry, work, frame, lane);
         let session = &mut self.sessions[ticket.slot as usize];
         session.command = id;
         self.fronts[session.route as usize].metrics.commands.inc();
@@ -160,11 +175,14 @@ impl State {
         }
     }
 
-    pub(super) fn line_up(&mut self, entry: Entry, work: Work, frame: &[u8]) {
-        let lane_index = self.lane_of(entry.to);
+    /// A command waits in the lines of a lane: the one in which others of its session do, if
+    /// there are any.
+    pub(super) fn line_up(&mut self, entry: Entry, work: Work, frame: &[u8], lane_index: u32) {
         let session = &mut self.sessions[entry.to.slot as usize];
+        debug_assert!(session.queued == 0 || session.line == lane_index);
         let from = (entry.to.slot, session.in_flight == 0);
         session.queued += 1;
+        session.line = lane_index;
         session.took(frame.len());
         let priority = session.priority;
         let lane = &mut self.lanes[lane_index as usize];

@@ -166,8 +166,10 @@ pub struct Session {
     pub in_flight: u32,
     /// Bytes of its commands since none was under way.
     pub under_way: u64,
-    /// Of its commands, the ones that wait in the lane's lines and are on no connection yet.
+    /// Of its commands, the ones that wait in a lane's lines and are on no connection yet.
     pub queued: u32,
+    /// The lane in whose lines they wait, if there are any: all in one.
+    pub line: u32,
     /// Who is served first when the node has too much to do.
     pub priority: Priority,
     /// Where those were sent that do not wait; [`NONE`] if there are none.

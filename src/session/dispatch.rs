@@ -328,18 +328,29 @@ impl State {
             Ok(Some(conn)) if self.rather_misses(ticket, conn, frame, id, marks) => {
                 self.refuse_or_miss(ticket, frame, id, &Failure::NoPrimary, marks)
             }
-            Ok(Some(conn)) => {
-                let gate = self.conns[conn as usize].admission;
-                let gate = &mut self.gates[gate as usize];
-                if gate.is_quick(id) && gate.gate.takes(Work::Quick) {
-                    self.put(ticket, conn, frame, id, marks);
-                    return Step::Taken;
-                }
-                self.forward_gated(ticket, conn, frame, id, marks)
-            }
+            Ok(Some(conn)) => self.enter(ticket, conn, frame, id, marks),
             Ok(None) => Step::Wait,
             Err(failure) => self.refuse_or_miss(ticket, frame, id, &failure, marks),
         }
+    }
+
+    /// A plain command, to this connection if its node's gate lets it through at once.
+    #[inline]
+    pub(super) fn enter(
+        &mut self,
+        ticket: Ticket,
+        conn: u32,
+        frame: &[u8],
+        id: u16,
+        marks: Marks,
+    ) -> Step {
+        let gate = self.conns[conn as usize].admission;
+        let gate = &mut self.gates[gate as usize];
+        if gate.is_quick(id) && gate.gate.takes(Work::Quick) {
+            self.put(ticket, conn, frame, id, marks);
+            return Step::Taken;
+        }
+        self.forward_gated(ticket, conn, frame, id, marks)
     }
 
     /// The shared connection that takes the session's next plain command, or block of
@@ -362,6 +373,10 @@ impl State {
             }
             self.check_gate(conn)?;
             conn
+        } else if session.in_flight > 0 && session.line != session.lane {
+            // They wait for another node. Lines of two nodes are not ordered with each other.
+            self.set_barrier(ticket);
+            return Ok(None);
         } else {
             self.lane_conn(ticket)?
         };

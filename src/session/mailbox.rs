@@ -167,6 +167,7 @@ impl State {
             priority: Priority::default(),
             conn: NONE,
             lane: NONE,
+            line: NONE,
             reader: NONE,
             wrote_at: 0,
             partition: Partition {

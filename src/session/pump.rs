@@ -6,7 +6,7 @@ use super::failure::{Busy, Failure};
 use super::line::every_line;
 use super::worker::State;
 use crate::admission::{Priority, Work};
-use crate::backend::{Entry, Held, Io, Marks};
+use crate::backend::{Entry, Held, Io, Kind as ConnKind, Marks};
 
 /// Lanes of one gate take turns; each sends so many commands in its turn.
 const QUANTUM: u32 = 32;
@@ -80,7 +80,7 @@ impl State {
             match self.open_shared(lane) {
                 Ok(opened) => conn = opened,
                 Err(failure) => {
-                    self.fail_lines(lane, &failure);
+                    self.no_conn_for_lines(lane, &failure);
                     return false;
                 }
             }
@@ -124,10 +124,10 @@ impl State {
     /// A command's turn to be sent has come. `conn` is its lane's connection.
     fn send_waiting(&mut self, conn: u32, work: Work, entry: Entry, request: &[u8]) {
         let mut target = conn;
+        if self.is_parted(&entry, conn) {
+            return self.keep_unsent(&entry, request);
+        }
         if let Some(session) = self.session(entry.to) {
-            if session.flags.any(Flags::STASHED) {
-                return self.keep_unsent(&entry, request);
-            }
             let on_conn = session.in_flight - session.queued;
             session.queued -= 1;
             if on_conn > 0 {
@@ -154,6 +154,24 @@ impl State {
         self.memory
             .add_request(&mut connection.charged, request.len());
         self.mark_dirty(target);
+    }
+
+    /// Whether a command whose turn to be put on `conn` has come can not follow what its
+    /// session has under way: that is kept, or has gone to another node meanwhile, which is
+    /// not asked this.
+    fn is_parted(&mut self, entry: &Entry, conn: u32) -> bool {
+        let lane = self.conns[conn as usize].lane;
+        let Some(session) = self.session(entry.to) else {
+            return false;
+        };
+        if session.flags.any(Flags::STASHED) {
+            return true;
+        }
+        if session.in_flight == session.queued || entry.marks.any(Marks::REFUSED) {
+            return false;
+        }
+        let current = session.conn;
+        self.conns[current as usize].lane != lane && !self.is_read_entry(entry)
     }
 
     /// Ends the lines of a lane: `end` sees to each command that waits in them.
@@ -186,28 +204,60 @@ impl State {
     /// The lane's node gets nothing more: those who wait in it go where their sessions'
     /// commands go now.
     pub(super) fn move_lines(&mut self, lane: u32) {
-        self.end_lines(lane, State::move_waiting);
+        self.end_lines(lane, |state, entry, request| {
+            state.move_waiting(lane, entry, request);
+        });
     }
 
-    fn move_waiting(&mut self, entry: &Entry, request: &[u8]) {
+    fn move_waiting(&mut self, lane: u32, entry: &Entry, request: &[u8]) {
+        let is_read = self.is_read_entry(entry);
+        let is_refused = entry.marks.any(Marks::REFUSED);
         let Some(session) = self.session(entry.to) else {
             return;
         };
+        let mut target = None;
         if session.in_flight > session.queued {
-            // What is before it is at the node that gets nothing more.
-            return self.keep_unsent(entry, request);
+            let (conn, stashed) = (session.conn, session.flags.any(Flags::STASHED));
+            // Reads follow those that have gone on before them.
+            let may_follow = (is_read || is_refused)
+                && !stashed
+                && self.conns.get(conn as usize).is_some_and(|it| {
+                    it.lane != lane && !it.retiring && it.kind == ConnKind::Shared
+                });
+            if !may_follow {
+                // What is before it is at the node that gets nothing more.
+                return self.keep_unsent(entry, request);
+            }
+            target = Some(conn);
         }
-        if entry.marks.any(Marks::REFUSED) {
+        if is_refused {
             return self.refuse_waiting(entry, Busy::NoConnection);
         }
-        session.queued -= 1;
-        match self.lane_conn(entry.to) {
+        self.sessions[entry.to.slot as usize].queued -= 1;
+        let target = match target {
+            Some(conn) => Ok(conn),
+            None if is_read => self.reader_conn(entry.to, false),
+            None => self.lane_conn(entry.to),
+        };
+        match target {
             Ok(conn) => {
                 self.conns[conn as usize].append(request, *entry);
                 self.sessions[entry.to.slot as usize].conn = conn;
                 self.mark_dirty(conn);
             }
+            Err(failure) if self.settle_made_up(entry, request, &failure) => {}
             Err(failure) => self.fail_entry(entry, &failure.reply(), &failure),
+        }
+    }
+
+    /// No connection is to be had for those who wait in a lane: reads at a replica go to
+    /// another node, as they would have if they had come now.
+    fn no_conn_for_lines(&mut self, lane: u32, failure: &Failure) {
+        let place = &self.lanes[lane as usize];
+        if place.node.id == self.fronts[place.route as usize].node.id {
+            self.fail_lines(lane, failure);
+        } else {
+            self.move_lines(lane);
         }
     }
 

@@ -9,7 +9,7 @@ use super::dispatch::Row;
 use super::failure::Failure;
 use super::input::{Request, Step};
 use super::worker::State;
-use crate::admission::{Work, matches_pattern};
+use crate::admission::matches_pattern;
 use crate::backend::{Entry, Io, Kind, Marks, Node, Ticket};
 use crate::command::{Class, CommandId, Flags as CommandFlags};
 use crate::config::ReadFrom;
@@ -97,7 +97,7 @@ impl State {
         self.traced.command = row.id;
         let is_scan = is_scan(request.arg(0).unwrap_or_default());
         let conn = if self.sessions[ticket.slot as usize].in_flight > 0 {
-            self.read_behind(ticket, is_scan)
+            Ok(self.read_behind(ticket, is_scan))
         } else {
             self.reader_conn(ticket, is_scan).map(Some)
         };
@@ -112,11 +112,7 @@ impl State {
                 }
                 self.refuse_or_miss(ticket, frame, row.id, &Failure::Memory, marks)
             }
-            Ok(Some(conn)) => {
-                self.gate_of_conn(conn).sent(Work::Quick, 1);
-                self.put(ticket, conn, request.frame, row.id, marks);
-                Step::Taken
-            }
+            Ok(Some(conn)) => self.enter(ticket, conn, request.frame, row.id, marks),
             Ok(None) => {
                 self.set_barrier(ticket);
                 Step::Wait
@@ -125,19 +121,23 @@ impl State {
         }
     }
 
-    /// The connection for a read behind commands that are under way: theirs, or `None` if
-    /// it has to wait for their replies.
-    fn read_behind(&self, ticket: Ticket, is_scan: bool) -> Result<Option<u32>, Failure> {
+    /// The connection for a read behind commands that are under way, or wait: theirs, or
+    /// `None` if it has to wait for their replies.
+    fn read_behind(&self, ticket: Ticket, is_scan: bool) -> Option<u32> {
         let session = &self.sessions[ticket.slot as usize];
-        if session.queued > 0 {
-            // Those in line are on no connection yet, and are answered before it.
-            return Ok(None);
-        }
-        let current = &self.conns[session.conn as usize];
+        let conn = if session.in_flight > session.queued {
+            session.conn
+        } else {
+            self.lanes[session.line as usize].conn
+        };
+        let current = self.conns.get(conn as usize)?;
         let stale = matches!(&current.io, Io::Link(link) if !link.is_live())
             || session.flags.any(Flags::MOVED);
-        if current.retiring || stale || current.kind != Kind::Shared || current.gate.is_closed() {
-            return Ok(None);
+        // After a loss what is under way may be at another node than what waits.
+        let apart = session.queued > 0 && current.lane != session.line;
+        let is_shut = current.retiring || current.kind != Kind::Shared || current.gate.is_closed();
+        if stale || apart || is_shut {
+            return None;
         }
         let on_primary = current.lane == session.lane;
         let only_replicas = self.read_policy(ticket) == ReadFrom::Replica;
@@ -145,7 +145,7 @@ impl State {
             (true, _) => !only_replicas,
             (false, is_scan) => !is_scan,
         };
-        Ok(serves.then_some(session.conn))
+        serves.then_some(conn)
     }
 
     /// The connection for a read of a session that has nothing under way, or whose

@@ -278,7 +278,8 @@ impl State {
             }
             None => self.tell(stash.answered),
         }
-        self.send_behind(ticket, target, stash.again.into_iter().chain(stash.unsent));
+        let behind = stash.again.into_iter().chain(stash.unsent);
+        self.send_behind(ticket, target, all_read, behind);
     }
 
     /// What comes behind the answered ones goes on: to `target`, if they went there.
@@ -286,6 +287,7 @@ impl State {
         &mut self,
         ticket: Ticket,
         mut target: Option<u32>,
+        all_read: bool,
         commands: impl Iterator<Item = (Entry, Vec<u8>)>,
     ) {
         let mut failed = None;
@@ -307,6 +309,7 @@ impl State {
                 None => match failed.take() {
                     // Not the rest of a block alone.
                     Some(failure) => Err(failure),
+                    None if all_read => self.reader_conn(ticket, false),
                     None => self.lane_conn(ticket),
                 },
             };

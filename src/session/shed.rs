@@ -19,11 +19,10 @@ impl State {
         let session = &mut self.sessions[ticket.slot as usize];
         session.flags.set(Flags::REFUSING);
         let (in_flight, queued, conn) = (session.in_flight, session.queued, session.conn);
+        let line = session.line;
         if in_flight == 0 {
             let failure = self.failure_of(busy);
-            let step = self.refuse(ticket, &failure, marks.any(Marks::SILENT));
-            self.prune_for(ticket, busy);
-            return step;
+            return self.refuse(ticket, &failure, marks.any(Marks::SILENT));
         }
         let entry = Entry {
             to: ticket,
@@ -33,7 +32,7 @@ impl State {
             marks: answer_only(marks),
         };
         if queued > 0 {
-            self.line_up(entry, Work::Quick, &[]);
+            self.line_up(entry, Work::Quick, &[], line);
         } else if self.conns[conn as usize].mode == Mode::Shared {
             session.in_flight += 1;
             self.conns[conn as usize].in_flight.push_back(entry);
@@ -45,7 +44,6 @@ impl State {
         self.fronts[route as usize].metrics.commands.inc();
         self.trace_busy(ticket, busy, self.traced.command, self.clock.now());
         self.count_busy(ticket, busy);
-        self.prune_for(ticket, busy);
         Step::Taken
     }
 
@@ -78,10 +76,12 @@ impl State {
         }
     }
 
-    /// Counts a refusal that is answered in some other way.
+    /// Counts the refusal of a block that is answered in some other way.
     pub(super) fn count_refusal(&mut self, ticket: Ticket, busy: Busy) {
         self.count_busy(ticket, busy);
-        self.prune_for(ticket, busy);
+        if busy.is_overload() {
+            self.prune(ticket);
+        }
     }
 
     fn count_busy(&mut self, ticket: Ticket, busy: Busy) {
@@ -96,14 +96,7 @@ impl State {
         }
     }
 
-    /// The same, if that is why a command is refused.
-    fn prune_for(&mut self, ticket: Ticket, busy: Busy) {
-        if busy.is_overload() {
-            self.prune(ticket);
-        }
-    }
-
-    /// If it has just been found that a node has too much to do: gives up those who have
+    /// If it has just been found that the primary has too much to do: gives up those who have
     /// waited longest.
     pub(super) fn prune(&mut self, ticket: Ticket) {
         let lane = self.sessions[ticket.slot as usize].lane;
@@ -114,7 +107,10 @@ impl State {
 
     /// The gate may be gone behind it, if those who are given up were the last to need it.
     pub(super) fn prune_gate(&mut self, index: u16) {
-        self.gates[index as usize].refused = true;
+        let Some(node_gate) = self.gates.get_mut(index as usize) else {
+            return;
+        };
+        node_gate.refused = true;
         for work in Work::ALL {
             let Some(node_gate) = self.gates.get_mut(index as usize) else {
                 return;

@@ -90,13 +90,17 @@ impl State {
                 Fate::Retired => self.retire_idle_lease(slot),
             }
         }
-        if before != after {
-            let lanes = self.lanes.iter();
-            let stale = lanes.filter(|(_, lane)| lane.route == route && lane.node.id == before);
-            let stale: Vec<u32> = stale.map(|(index, _)| index as u32).collect();
-            for lane in stale {
-                self.move_lines(lane);
-            }
+        // What waits for a node that gets nothing more waits no longer.
+        let gets_nothing = |node: u32| {
+            let was_primary = node == before && before != after;
+            was_primary || fate(&snapshot, node, false) == Fate::Lost
+        };
+        let lanes = self.lanes.iter();
+        let lined = lanes.filter(|(_, lane)| lane.route == route && lane.lines.is_some());
+        let left = lined.filter(|(_, lane)| gets_nothing(lane.node.id));
+        let left: Vec<u32> = left.map(|(index, _)| index as u32).collect();
+        for lane in left {
+            self.move_lines(lane);
         }
         self.release_held(route);
     }

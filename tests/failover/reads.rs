@@ -320,8 +320,8 @@ fn a_read_behind_writes_in_line_is_answered_behind_them() {
         weir.metric("weir_commands_in_flight", &[]) == 1.0
     });
     client.send([encode(&["SET", "k", "2"]), encode(&["GET", "k"])].concat());
-    wait_until("it waits", || {
-        weir.metric("weir_commands_waiting", &[]) == 1.0
+    wait_until("they wait, one behind the other", || {
+        weir.metric("weir_commands_waiting", &[]) == 2.0
     });
     replicas.nodes[0].cont();
     first.expect("+OK\r\n");

@@ -7,6 +7,7 @@
 mod lines;
 mod priority;
 mod refusals;
+mod replicas;
 mod shedding;
 mod slow;
 #[path = "../support/mod.rs"]
