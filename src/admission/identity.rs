@@ -310,3 +310,19 @@ impl Refused {
         self.0[why as usize].fetch_add(1, Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the documentation tells of the memory that accounts take.
+    #[test]
+    fn an_account_takes_as_much_as_is_said() {
+        let counts = 2 * size_of::<usize>();
+        // A table is at least 7/16 full, and each place has a byte of its own.
+        let place = (size_of::<((u32, Key), Arc<Group>)>() + 1) * 16 / 7;
+        let account = size_of::<Group>() + counts;
+        let bytes = account + place + size_of::<Arc<Group>>();
+        assert!((300..=400).contains(&bytes), "{bytes}");
+    }
+}

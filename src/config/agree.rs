@@ -64,7 +64,7 @@ fn doors(route: &mut Route, path: &str, reader: &mut Reader<'_>) {
     }
 }
 
-/// As many accounts as there are without a word from anybody: 20 MiB.
+/// As many accounts as there are without a word from anybody: 25 MiB.
 const IDENTITIES_MAX: usize = 65_536;
 
 /// Rules of one route: each is looked at when a client comes.

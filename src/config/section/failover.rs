@@ -80,7 +80,7 @@ section! {
         hold_clients: usize = Count::from_to(0, 1_000_000),
             default 10_000, changes Live;
 
-        /// Bytes of requests that may wait so at once.
+        /// Bytes of memory that what waits so may take at once.
         hold_memory: u64 = Size::from_to(0, GIB),
             default "64MiB", changes Live;
 

@@ -23,7 +23,7 @@ section! {
 
         /// Who is counted: so many source addresses, users and names have an account of their
         /// own at once, those who are connected before those who were. Who comes beyond shares
-        /// one account for each rule. An account takes about 300 bytes. 0 means as
+        /// one account for each rule. An account takes at most 400 bytes and the name. 0 means as
         /// many as `max_clients`, at most 65536.
         identities_max: usize = Count::from_to(0, 1_000_000),
             default 0, changes Live;
