@@ -161,7 +161,7 @@ fn start_worker(
 pub(super) fn handlers(proxy: &Arc<Proxy>) -> Handlers {
     let (counters, ledgers, shown) = (proxy.clone(), proxy.clone(), proxy.clone());
     let (nodes, doors, patient) = (proxy.clone(), proxy.clone(), proxy.clone());
-    let (running, traced) = (proxy.clone(), proxy.clone());
+    let (running, traced, reached) = (proxy.clone(), proxy.clone(), proxy.clone());
     let limits = proxy.limits.clone();
     let (topologies, hot, top) = (proxy.clone(), proxy.clone(), proxy.clone());
     Handlers {
@@ -171,6 +171,7 @@ pub(super) fn handlers(proxy: &Arc<Proxy>) -> Handlers {
             Box::new(move |out| admin::expose_backends(&ledgers, out)),
             Box::new(move |out| admin::expose_nodes(&nodes, out)),
             Box::new(move |out| admin::expose_limits(&limits, out)),
+            Box::new(move |out| admin::expose_reached(&reached, out)),
             Box::new(move |out| admin::expose_doors(&doors, out)),
             Box::new(move |out| admin::expose_topology(&topologies, out)),
             Box::new(admin::expose_process),

@@ -20,8 +20,8 @@ pub mod server;
 mod vitals;
 
 pub use budget::{
-    BudgetLimits, Kind, Ledger, LedgerSnapshot, Link, Partition, Phase, Refused, RefusedBecause,
-    SharedGrant, SharedReady, SharedWait, Slot,
+    BudgetLimits, Kind, Ledger, LedgerSnapshot, Limit, Link, Partition, Phase, Refused,
+    RefusedBecause, SharedGrant, SharedReady, SharedWait, Slot,
 };
 pub use conn::{
     Broken, Conn, Due, Held, Io, Mode, OneIn, SampledReply, Sampler, Sink, SlowReplies, SlowReply,

@@ -157,6 +157,8 @@ impl Metrics {
         self.gauge(out, "weir_shedding", help, |m| &m.shedding);
         let help = "Commands that wait for a primary.";
         self.gauge(out, "weir_commands_held", help, |m| &m.commands_held);
+        let help = "Bytes of commands that wait for a primary.";
+        self.gauge(out, "weir_held_bytes", help, |m| &m.held_bytes);
         let help = "Commands that wait for the end of a pause.";
         self.gauge(out, "weir_commands_paused", help, |m| &m.commands_paused);
         let help = "Bytes of commands that wait for the end of a pause, and behind them.";

@@ -269,6 +269,10 @@ reason! {
         LargeReplies => "large_replies",
         /// Clients that wait for the end of an operator's pause, or what they have sent.
         Pause => "pause",
+        /// Clients that wait for a primary.
+        HoldClients => "hold_clients",
+        /// Bytes of what they sent.
+        HoldMemory => "hold_memory",
     }
 }
 

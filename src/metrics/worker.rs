@@ -53,6 +53,8 @@ pub struct WorkerMetrics {
     pub shedding: Gauge,
     /// Commands that wait for a primary.
     pub commands_held: Gauge,
+    /// Bytes of memory that those take.
+    pub held_bytes: Gauge,
     /// Commands that wait for the end of a pause.
     pub commands_paused: Gauge,
     /// Bytes of those and of what was sent behind them.

@@ -537,13 +537,9 @@ impl State {
         if step == Step::Taken {
             self.trace_failure(ticket, failure);
             let route = self.sessions[ticket.slot as usize].route;
-            let metrics = &self.fronts[route as usize].metrics;
-            match failure.shed() {
-                Some(limit) => {
-                    metrics.shed(failure.cause(), limit);
-                    self.count_refused_of(ticket, 1);
-                }
-                None => metrics.error(failure.cause()),
+            self.count_failure(route, failure);
+            if failure.shed().is_some() {
+                self.count_refused_of(ticket, 1);
             }
         }
         step

@@ -36,6 +36,7 @@ impl Failure {
                 | Failure::NoReplica
                 | Failure::QueueFull { .. }
                 | Failure::WaitedTooLong { .. }
+                | Failure::HoldFull { .. }
                 | Failure::Memory
                 | Failure::NodeMemory { .. }
                 | Failure::Busy(_)
@@ -194,6 +195,7 @@ impl State {
             MadeUp::Read => front.metrics.misses_made_up.inc(),
             MadeUp::Write => front.metrics.writes_made_up.inc(),
         }
+        self.tell_reached(route, failure);
         front.route.fail_open.last_at.store(now, Relaxed);
         if front.route.fail_open.latch.set() {
             let reply = failure.reply();

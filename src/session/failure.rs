@@ -54,6 +54,11 @@ pub enum Failure {
         /// The setting.
         limit: &'static str,
     },
+    /// Too many wait for a primary already, or what they sent takes too much memory.
+    HoldFull {
+        /// The setting.
+        limit: &'static str,
+    },
     /// No connection became free in time.
     WaitedTooLong {
         /// The setting.
@@ -228,6 +233,9 @@ impl Failure {
             Failure::QueueFull { limit } => {
                 format!("BUSY weir: too many wait for a connection ({limit}), command not executed")
             }
+            Failure::HoldFull { limit } => {
+                format!("BUSY weir: too many wait for a primary ({limit}), command not executed")
+            }
             Failure::WaitedTooLong { limit } => {
                 format!("BUSY weir: no connection became free ({limit}), command not executed")
             }
@@ -306,6 +314,7 @@ impl Failure {
             Failure::Memory => ErrorCause::Memory,
             Failure::NodeMemory { .. }
             | Failure::Rate { .. }
+            | Failure::HoldFull { .. }
             | Failure::LargeReplies
             | Failure::Paused { .. } => ErrorCause::Busy,
             Failure::Access { .. } => ErrorCause::NoPermission,
@@ -324,6 +333,10 @@ impl Failure {
         match self {
             Failure::QueueFull { .. } => Some(ShedLimit::LeaseQueue),
             Failure::WaitedTooLong { .. } => Some(ShedLimit::LeaseWait),
+            Failure::HoldFull { limit } if limit.ends_with("hold_memory") => {
+                Some(ShedLimit::HoldMemory)
+            }
+            Failure::HoldFull { .. } => Some(ShedLimit::HoldClients),
             Failure::Memory => Some(ShedLimit::Memory),
             Failure::NodeMemory { .. } => Some(ShedLimit::NodeMemory),
             Failure::Rate { of, .. } => Some(match of {
@@ -414,6 +427,7 @@ mod tests {
             Failure::NoReplica,
             Failure::QueueFull { limit },
             Failure::WaitedTooLong { limit },
+            Failure::HoldFull { limit },
             Failure::Memory,
             Failure::NodeMemory {
                 setting: "health.refuse_writes_above_memory".into(),

@@ -371,10 +371,7 @@ impl State {
             return;
         };
         let askers = feed.upstream.lost(&audience);
-        match failure.shed() {
-            Some(limit) => front.metrics.shed(failure.cause(), limit),
-            None => front.metrics.error(failure.cause()),
-        }
+        self.count_failure(key.0, failure);
         let reply = failure.reply();
         let mut events: Vec<Vec<Event>> = (0..self.proxy.workers()).map(|_| Vec::new()).collect();
         for asker in askers {

@@ -45,8 +45,8 @@ pub struct NodeGate {
     pub lanes: u32,
     /// Of those, the ones in which somebody waits.
     pub lined: Vec<u32>,
-    /// When something was last refused, in microseconds, if that was told.
-    pub(super) told: Option<u64>,
+    /// When something was last refused, in microseconds, if that is not long ago.
+    pub(super) refused_at: Option<u64>,
     /// Something was refused since the last tick.
     pub(super) refused: bool,
 }
@@ -206,7 +206,7 @@ impl State {
                 made_from: None,
                 lanes: 0,
                 lined: Vec::new(),
-                told: None,
+                refused_at: None,
                 refused: false,
             };
             let front = &self.fronts[route as usize];
@@ -232,10 +232,7 @@ impl State {
         let left = &mut self.gates[gate as usize];
         left.lanes -= 1;
         if left.lanes == 0 {
-            let left = self.gates.remove(gate as usize);
-            if left.told.is_some() {
-                self.tell_overload_over(left.route);
-            }
+            self.gates.remove(gate as usize);
         }
     }
 

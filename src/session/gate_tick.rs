@@ -1,34 +1,14 @@
 //! The gates by the clock: what is in flight is counted anew, who has waited too long is
-//! answered, and the beginning and the end of overload are told.
-
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+//! answered, and whether there is overload.
 
 use super::failure::Busy;
 use super::line::every_line;
 use super::worker::State;
 use crate::admission::Work;
 use crate::backend::{Entry, Io, Kind as ConnKind, Marks, Ticket};
-use crate::metrics::{Event, EventKind};
 
 /// Overload counts as over when nothing was refused for so long, in microseconds.
 const OVER_AFTER: u64 = 1_000_000;
-
-/// How many workers are in the same trouble, so that its beginning and its end are each told
-/// once.
-#[derive(Debug, Default)]
-pub struct Episode(AtomicU32);
-
-impl Episode {
-    /// A worker is in it; true for the first.
-    pub(super) fn begin(&self) -> bool {
-        self.0.fetch_add(1, Relaxed) == 0
-    }
-
-    /// It is no longer; true for the last.
-    pub(super) fn end(&self) -> bool {
-        self.0.fetch_sub(1, Relaxed) == 1
-    }
-}
 
 impl State {
     /// Looks at all gates by the clock.
@@ -83,19 +63,13 @@ impl State {
         let Some(node_gate) = self.gates.get_mut(index as usize) else {
             return;
         };
-        let refused = std::mem::take(&mut node_gate.refused);
-        match (refused, node_gate.told) {
-            (true, told) => {
-                node_gate.told = Some(now);
-                if told.is_none() {
-                    self.tell_overload(route);
-                }
-            }
-            (false, Some(at)) if now.saturating_sub(at) > OVER_AFTER => {
-                node_gate.told = None;
-                self.tell_overload_over(route);
-            }
-            _ => {}
+        if std::mem::take(&mut node_gate.refused) {
+            node_gate.refused_at = Some(now);
+        } else if node_gate
+            .refused_at
+            .is_some_and(|at| now.saturating_sub(at) > OVER_AFTER)
+        {
+            node_gate.refused_at = None;
         }
     }
 
@@ -108,7 +82,7 @@ impl State {
             .filter(|(_, gate)| gate.route as usize == route)
         {
             limit += i64::from(gate.gate.limit(Work::Quick));
-            shedding += i64::from(gate.told.is_some());
+            shedding += i64::from(gate.refused_at.is_some());
             waiting += Work::ALL
                 .map(|work| gate.gate.waiting(work) as i64)
                 .iter()
@@ -118,28 +92,6 @@ impl State {
         metrics.in_flight_limit.set(limit);
         metrics.shedding.set(shedding);
         waiting
-    }
-
-    pub(super) fn tell_overload(&self, route: u16) {
-        let front = &self.fronts[route as usize];
-        let name = &front.route.name;
-        if front.route.overloaded.begin() {
-            tracing::warn!(
-                route = %name, target = ?front.config.overload.target,
-                "Redis has more to do than it can: commands are refused (overload.target)"
-            );
-            let event = Event::new(EventKind::LimitReached, "overload.target");
-            self.proxy.journal.note(event.on(name));
-        }
-    }
-
-    pub(super) fn tell_overload_over(&self, route: u16) {
-        let route = &self.fronts[route as usize].route;
-        if route.overloaded.end() {
-            tracing::info!(route = %route.name, "no command is refused any more (overload.target)");
-            let event = Event::new(EventKind::LimitCleared, "overload.target");
-            self.proxy.journal.note(event.on(&route.name));
-        }
     }
 
     /// Answers those whose deadline has passed while they waited here, or for whom it is too

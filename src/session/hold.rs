@@ -8,11 +8,12 @@
 //! written. A client that needs a connection of its own waits with its command in its
 //! input.
 
+use super::client::Session;
 use super::client::{Answer, Flags};
 use super::failure::Failure;
 use super::leases::{LeaseWish, Patience};
 use super::worker::{Front, State};
-use crate::backend::{Gate, Kind, Ticket};
+use crate::backend::{Entry, Gate, Kind, Marks, Ticket};
 use crate::metrics::ErrorCause;
 
 /// Whether what goes to a lane's node has to wait.
@@ -96,27 +97,22 @@ impl State {
     /// One more waits, unless that would be too many.
     fn count_held(&mut self, route: u16) -> Result<(), Failure> {
         let workers = self.proxy.workers();
-        let (mut clients, mut bytes) = (self.fronts[route as usize].waiting.len(), 0);
-        for (_, lane) in self.lanes.iter().filter(|(_, lane)| lane.route == route) {
-            if let Some(conn) = self.conns.get(lane.parked as usize) {
-                clients += conn.in_flight.len();
-                bytes += conn.ring.len() as u64;
-            }
-        }
+        let bytes = self.held_bytes(route);
         let front = &mut self.fronts[route as usize];
         let failover = &front.config.failover;
         // Each worker has its part of what there may be.
-        if clients >= failover.hold_clients.div_ceil(workers) {
+        if front.holds >= failover.hold_clients.div_ceil(workers) {
             let limit = "failover.hold_clients";
-            return Err(Failure::QueueFull { limit });
+            return Err(Failure::HoldFull { limit });
         }
         if bytes >= failover.hold_memory.div_ceil(workers as u64) {
             let limit = "failover.hold_memory";
-            return Err(Failure::QueueFull { limit });
+            return Err(Failure::HoldFull { limit });
         }
         front.is_holding = true;
         front.held += 1;
-        front.metrics.commands_held.set(clients as i64 + 1);
+        front.holds += 1;
+        front.metrics.commands_held.set(front.holds as i64);
         Ok(())
     }
 
@@ -124,7 +120,70 @@ impl State {
     pub(super) fn does_not_wait(&mut self, route: u16) {
         let front = &mut self.fronts[route as usize];
         front.held = front.held.saturating_sub(1);
-        front.metrics.commands_held.dec();
+        front.holds = front.holds.saturating_sub(1);
+        front.metrics.commands_held.set(front.holds as i64);
+    }
+
+    /// What the commands on the route's parked connections take of memory, those of clients
+    /// that have left among them: these go when the wait is over.
+    fn held_bytes(&self, route: u16) -> u64 {
+        let lanes = self.lanes.iter().filter(|(_, lane)| lane.route == route);
+        let parked = lanes.filter_map(|(_, lane)| self.conns.get(lane.parked as usize));
+        let bytes = parked.map(|conn| conn.ring.len() + conn.in_flight.len() * size_of::<Entry>());
+        bytes.sum::<usize>() as u64
+    }
+
+    /// Whether the session's commands stand on a parked connection.
+    pub(super) fn is_parked(&self, ticket: Ticket) -> bool {
+        let session = self.sessions.get(ticket.slot as usize);
+        session.is_some_and(|it| it.in_flight > it.queued && self.parks(it.conn))
+    }
+
+    fn parks(&self, conn: u32) -> bool {
+        let lane = self.conns.get(conn as usize).map(|conn| conn.lane);
+        lane.is_some_and(|lane| self.lanes[lane as usize].parked == conn)
+    }
+
+    /// A session has ended: if it waited, others may.
+    pub(super) fn leave_hold(&mut self, session: &Session, ticket: Ticket) {
+        if !self.fronts[session.route as usize].is_holding {
+            return;
+        }
+        let parks = self.parks(session.conn);
+        let front = &mut self.fronts[session.route as usize];
+        let place = match session.flags.any(Flags::HELD) {
+            true => front.waiting.iter().position(|waits| *waits == ticket),
+            false => None,
+        };
+        let left = match place {
+            Some(place) => {
+                front.waiting.remove(place);
+                1
+            }
+            None if parks => session.in_flight.saturating_sub(session.queued) as usize,
+            None => 0,
+        };
+        front.holds = front.holds.saturating_sub(left);
+        front.metrics.commands_held.set(front.holds as i64);
+    }
+
+    /// Counts what waits anew: commands whose deadline has passed have gone meanwhile.
+    fn recount_held(&mut self, route: u16) {
+        let mut held = self.fronts[route as usize].waiting.len();
+        for ticket in self.parked(route) {
+            let entries = self.conns[ticket.slot as usize].in_flight.iter();
+            let waits = |entry: &&Entry| {
+                let session = self.sessions.get(entry.to.slot as usize);
+                let is_there = session.is_some_and(|it| it.id as u32 == entry.to.generation);
+                !entry.marks.any(Marks::ANSWERED) && (is_there || entry.marks.any(Marks::LINK))
+            };
+            held += entries.filter(waits).count();
+        }
+        let bytes = self.held_bytes(route);
+        let front = &mut self.fronts[route as usize];
+        front.holds = held;
+        front.metrics.commands_held.set(held as i64);
+        front.metrics.held_bytes.set(bytes as i64);
     }
 
     /// A session that needs a connection of its own waits with its command in its input.
@@ -165,7 +224,7 @@ impl State {
             let is_standalone = self.fronts[route as usize].route.deployment.is_standalone();
             wait = match self.wait_of(lane) {
                 Wait::No if is_standalone => {
-                    return Some(LeaseWish::Refused(Failure::Open(error).reply()));
+                    return Some(self.refuse_lease(ticket, &Failure::Open(error)));
                 }
                 // As above: there is another, or it is there again.
                 Wait::No => Wait::Parked,
@@ -177,10 +236,20 @@ impl State {
             Wait::Parked if patience == Patience::AtOnce => Some(LeaseWish::NotAtOnce),
             Wait::Parked => Some(match self.wait_in_input(ticket) {
                 Ok(()) => LeaseWish::Waits,
-                Err(failure) => LeaseWish::Refused(failure.reply()),
+                Err(failure) => self.refuse_lease(ticket, &failure),
             }),
-            Wait::Over => Some(LeaseWish::Refused(Failure::NoPrimary.reply())),
+            Wait::Over => Some(self.refuse_lease(ticket, &Failure::NoPrimary)),
         }
+    }
+
+    fn refuse_lease(&mut self, ticket: Ticket, failure: &Failure) -> LeaseWish {
+        self.trace_failure(ticket, failure);
+        let route = self.sessions[ticket.slot as usize].route;
+        self.count_failure(route, failure);
+        if failure.shed().is_some() {
+            self.count_refused_of(ticket, 1);
+        }
+        LeaseWish::Refused(failure.reply())
     }
 
     /// Ends waits that have lasted long enough.
@@ -194,7 +263,7 @@ impl State {
             front.tell_held();
             let deployment = &front.route.deployment;
             match deployment.hold_until() {
-                Some(until) if now < until => {}
+                Some(until) if now < until => self.recount_held(route as u16),
                 Some(_) => self.fail_held(route as u16),
                 // Released to the old one, what waits would be refused.
                 None if deployment.primary().id != front.node.id => {
@@ -239,7 +308,9 @@ impl State {
         let front = &mut self.fronts[route as usize];
         front.is_holding = false;
         front.tell_held();
+        front.holds = 0;
         front.metrics.commands_held.set(0);
+        front.metrics.held_bytes.set(0);
         std::mem::take(&mut front.waiting)
     }
 

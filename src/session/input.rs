@@ -392,7 +392,7 @@ impl State {
     /// A client that has said all is answered and closed. What waits for something
     /// that has not happened is forgotten, as in Redis.
     pub(super) fn wind_down(&mut self, ticket: Ticket) {
-        let waits_here = self.waits_here(ticket);
+        let waits_here = self.waits_here(ticket) || self.is_parked(ticket);
         let Some(session) = self.session(ticket) else {
             return;
         };
@@ -405,7 +405,8 @@ impl State {
             // It hears the answers.
             return;
         }
-        if flags.any(Flags::UPLOADING.with(Flags::PAUSED).with(Flags::HELD)) || waits_here {
+        let forgets = Flags::UPLOADING.with(Flags::PAUSED).with(Flags::HELD);
+        if flags.any(forgets) || waits_here {
             return self.close(ticket.slot, CloseReason::ByClient);
         }
         if session.in_flight == 0

@@ -146,11 +146,8 @@ impl State {
                     _ => {
                         let failure = Failure::LargeReplies;
                         extra.answer = Some(Answer::NoLease(failure.reply()));
-                        let metrics = &state.fronts[route as usize].metrics;
-                        if let Some(limit) = failure.shed() {
-                            metrics.shed(failure.cause(), limit);
-                            state.count_refused_of(ticket, 1);
-                        }
+                        state.count_failure(route, &failure);
+                        state.count_refused_of(ticket, 1);
                     }
                 }
                 state.make_ready(ticket);

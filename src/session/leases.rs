@@ -199,13 +199,9 @@ impl State {
                     .doubt(lane.1.id);
             }
             Err(failure) => {
-                let metrics = &self.fronts[lane.0 as usize].metrics;
-                match failure.shed() {
-                    Some(limit) => {
-                        metrics.shed(failure.cause(), limit);
-                        self.count_refused_of(ticket, 1);
-                    }
-                    None => metrics.error(failure.cause()),
+                self.count_failure(lane.0, &failure);
+                if failure.shed().is_some() {
+                    self.count_refused_of(ticket, 1);
                 }
                 if let Some(session) = self.session(ticket) {
                     session.extra().answer = Some(Answer::NoLease(failure.reply()));

@@ -348,13 +348,9 @@ impl State {
         }
         if let Some(route) = self.session(entry.to).map(|session| session.route) {
             self.trace_failed(entry.to, failure, entry.command, entry.at);
-            let metrics = &self.fronts[route as usize].metrics;
-            match failure.shed() {
-                Some(limit) => {
-                    metrics.shed(failure.cause(), limit);
-                    self.count_refused_of(entry.to, 1);
-                }
-                None => metrics.error(failure.cause()),
+            self.count_failure(route, failure);
+            if failure.shed().is_some() {
+                self.count_refused_of(entry.to, 1);
             }
         }
         let lost = entry.marks.any(Marks::LOST.with(Marks::RETRIED));

@@ -255,6 +255,7 @@ impl State {
     }
 
     fn log_heaviest(&mut self, ticket: Ticket) {
+        self.begin_memory_full();
         let now = self.clock.now();
         let since = Duration::from_micros(now.saturating_sub(self.memory.logged_at));
         if self.memory.logged_at != 0 && since < LOG_EVERY {

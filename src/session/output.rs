@@ -281,6 +281,7 @@ impl State {
             let clean = session.in_flight == 0 && lease.until == Until::Reply;
             self.end_lease(lease.conn, clean);
         }
+        self.leave_hold(&session, session.ticket(slot));
         if session.flags.any(Flags::PAUSED) {
             self.forget_paused(slot, session.route);
         }

@@ -17,11 +17,11 @@ use super::drain::Drain;
 use super::fail_open::FailOpen;
 use super::failure::Failure;
 use super::feed::{FeedKey, FromFeed, ToFeed};
-use super::gate_tick::Episode;
 use super::links::{Batch, Way};
 use super::lobby::{FromLobby, ToLobby};
 use super::newcomer::Newcomer;
 use super::pause::{AskedPause, Pause};
+use super::reached::{Once, Reached};
 use super::registry::Kill;
 use super::room::Seeker;
 use crate::admission::{ClientPermit, Group, Limits};
@@ -41,8 +41,8 @@ pub struct Route {
     settings: ArcSwap<config::Route>,
     /// The nodes behind it.
     pub deployment: Arc<Deployment>,
-    /// Whether workers refuse commands because a node has too much to do.
-    pub overloaded: Episode,
+    /// Which of its limits refuse commands.
+    pub reached: Reached,
     /// No further client may wait for the end of a pause.
     pub paused_full: Latch,
     /// How many clients may block on connections of their own.
@@ -90,6 +90,8 @@ pub struct Proxy {
     pub started: Instant,
     mailboxes: Vec<UnboundedSender<Message>>,
     questions: Questions,
+    /// Whether clients are closed, or commands refused, since memory is used up.
+    pub(super) memory_full: Once,
     /// The process takes no more clients and is about to end.
     pub draining: Latch,
     /// Clients given to each worker and not gone yet.
@@ -325,7 +327,7 @@ impl Proxy {
                         .doors()
                         .map(|listener| Arc::new(Door::new(&route.name, listener, &journal)))
                         .collect(),
-                    overloaded: Episode::default(),
+                    reached: Reached::default(),
                     paused_full: Latch::default(),
                     fail_open: FailOpen::default(),
                     places: Places::new(
@@ -353,6 +355,7 @@ impl Proxy {
             held: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             mailboxes,
             questions,
+            memory_full: Once::default(),
             draining: Latch::default(),
             next_client_id: AtomicU64::new(1),
         })

@@ -88,12 +88,8 @@ impl State {
         let failure = self.failure_of(busy);
         self.count_refused_of(ticket, 1);
         let route = self.sessions[ticket.slot as usize].route;
-        let metrics = &self.fronts[route as usize].metrics;
-        metrics.local_replies.inc();
-        match failure.shed() {
-            Some(limit) => metrics.shed(failure.cause(), limit),
-            None => metrics.error(failure.cause()),
-        }
+        self.fronts[route as usize].metrics.local_replies.inc();
+        self.count_failure(route, &failure);
     }
 
     /// If it has just been found that the primary has too much to do: gives up those who have

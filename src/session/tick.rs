@@ -46,6 +46,7 @@ impl State {
         }
         self.measure_queues();
         self.look_whether_well();
+        self.look_what_is_cleared();
         self.share_memory_accounts();
         self.hand_back_replies();
     }

@@ -401,11 +401,21 @@ impl State {
                         extra.line_since = asked_at;
                     }
                     Err(ended) => {
-                        let reply = not_served(ended, version, &metrics);
-                        extra.answer = Some(Answer::NoLease(reply));
+                        let reply = match failure_of(&ended) {
+                            Some(failure) => {
+                                state.count_failure(route, &failure);
+                                failure.reply()
+                            }
+                            None => not_served(&ended, version),
+                        };
+                        if let Some(session) = state.session(ticket) {
+                            session.extra().answer = Some(Answer::NoLease(reply));
+                        }
                     }
                 }
-                session.flags.clear(Flags::WAITING);
+                if let Some(session) = state.session(ticket) {
+                    session.flags.clear(Flags::WAITING);
+                }
                 state.recount(ticket);
                 state.make_ready(ticket);
             });
@@ -457,16 +467,21 @@ impl State {
     }
 }
 
-fn not_served(ended: Ended, version: Version, metrics: &crate::metrics::WorkerMetrics) -> Vec<u8> {
+/// Why a client that waited in line for its own connection gets none, if that is for want
+/// of places.
+fn failure_of(ended: &Ended) -> Option<Failure> {
     let limit = "max_blocking";
-    let failure = match ended {
-        Ended::TimedOut | Ended::Unblocked { error: false } => return null_in(version).to_vec(),
-        Ended::Unblocked { error: true } => return UNBLOCKED.to_vec(),
-        Ended::NoPlace(NoPlace::LineFull) => Failure::QueueFull { limit },
-        Ended::NoPlace(NoPlace::TimedOut) => Failure::WaitedTooLong { limit },
-    };
-    if let Some(shed) = failure.shed() {
-        metrics.shed(failure.cause(), shed);
+    match ended {
+        Ended::NoPlace(NoPlace::LineFull) => Some(Failure::QueueFull { limit }),
+        Ended::NoPlace(NoPlace::TimedOut) => Some(Failure::WaitedTooLong { limit }),
+        Ended::TimedOut | Ended::Unblocked { .. } => None,
     }
-    failure.reply()
+}
+
+/// The reply to one that has waited for as long as it wanted to, or was unblocked.
+fn not_served(ended: &Ended, version: Version) -> Vec<u8> {
+    match ended {
+        Ended::Unblocked { error: true } => UNBLOCKED.to_vec(),
+        _ => null_in(version).to_vec(),
+    }
 }

@@ -71,6 +71,8 @@ pub struct Front {
     pub is_holding: bool,
     /// How many began to since the worker last told; see [`Front::tell_held`].
     pub held: u64,
+    /// How many wait now.
+    pub holds: usize,
     /// The sessions among those whose command is still in their input.
     pub waiting: Vec<Ticket>,
     /// The route's settings; refreshed when they change.
@@ -208,6 +210,7 @@ impl Worker {
                 primary_since: 0,
                 is_holding: false,
                 held: 0,
+                holds: 0,
                 waiting: Vec::new(),
                 metrics: route.metrics[index].clone(),
                 route: route.clone(),

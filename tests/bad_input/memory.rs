@@ -52,8 +52,14 @@ fn replies_that_nobody_reads() {
     });
     wait_until_settled(&weir, before);
     weir.wait_for_log("buffer_memory_max");
+    assert_eq!(weir.metric("weir_buffered_max_bytes", &[]), LIMIT as f64);
     bystander.finish();
     drop(clients);
+    weir.wait_for_log("process.buffer_memory_max is no longer reached");
+    let events = weir.get("/events.json").1;
+    // Once when it was reached and once when it was not any more.
+    let told = events.matches("\"subject\":\"process.buffer_memory_max\"");
+    assert_eq!(told.count(), 2, "{events}");
     wait_until("nothing is held for nobody", || {
         weir.metric("weir_buffered_bytes", &[]) < MIB as f64
     });

@@ -95,8 +95,9 @@ fn what_waits_for_a_primary_goes_to_it_in_order() {
 fn no_more_wait_than_may() {
     let mut replicas = Replicas::start(1);
     let more = "[process]\nworkers = 1\n[route.main.failover]\nhold = \"20s\"\nhold_clients = 3\n";
-    let weir = weir_before(&replicas, more);
+    let mut weir = weir_before(&replicas, more);
     weir.client().expect_command(&["SET", "k", "v"], "+OK\r\n");
+    assert_eq!(weir.metric("weir_commands_held_max", &[]), 3.0);
     replicas.nodes[0].kill();
     wait_until("the loss is seen", || {
         weir.metric("weir_primary_available", &[]) == 0.0
@@ -106,14 +107,111 @@ fn no_more_wait_than_may() {
         client.send(b"INCR n\r\n");
     }
     weir.wait_for_metric("weir_commands_held", &[], 3.0);
-    let reply = weir.client().command(&["SET", "k", "2"]);
-    let text = error(&reply).unwrap_or_default();
-    assert!(text.contains("failover.hold_clients"), "{text}");
+    let refused = "BUSY weir: too many wait for a primary (failover.hold_clients), \
+                   command not executed";
+    // Whatever it needs.
+    for command in [
+        &["SET", "k", "2"][..],
+        &["WATCH", "k"],
+        &["BLPOP", "l", "0"],
+    ] {
+        let reply = weir.client().command(command);
+        assert_eq!(error(&reply), Some(refused), "{command:?}");
+    }
+    weir.wait_for_metric("weir_shed_total", &["limit=\"hold_clients\""], 3.0);
+    weir.wait_for_metric("weir_errors_total", &["cause=\"busy\""], 3.0);
+    assert_eq!(
+        weir.metric("weir_shed_total", &["limit=\"lease_queue\""]),
+        0.0
+    );
+    weir.wait_for_log("failover.hold_clients is reached: commands are refused");
     replicas.nodes[0].restart();
     for client in &mut clients {
         let reply = client.read_reply();
         assert!(reply.starts_with(b":"), "{}", reply.escape_ascii());
     }
+    weir.wait_for_log("failover.hold_clients is no longer reached");
+    weir.wait_for_metric("weir_commands_held", &[], 0.0);
+    let log = weir.log();
+    assert_eq!(log.matches("failover.hold_clients is reached").count(), 1);
+}
+
+#[test]
+fn a_client_that_leaves_while_its_command_waits_gives_its_place_to_another() {
+    let mut replicas = Replicas::start(1);
+    let more = "[process]\nworkers = 1\n[route.main.failover]\nhold = \"60s\"\nhold_clients = 3\n";
+    let weir = weir_before(&replicas, more);
+    weir.client().expect_command(&["SET", "k", "v"], "+OK\r\n");
+    replicas.nodes[0].kill();
+    wait_until("the loss is seen", || {
+        weir.metric("weir_primary_available", &[]) == 0.0
+    });
+    let wait = |command: &[u8], all: f64| {
+        let mut client = weir.client();
+        client.send(command);
+        weir.wait_for_metric("weir_commands_held", &[], all);
+        client
+    };
+    // On a connection that all share, and in its own input.
+    let stays = wait(b"INCR n\r\n", 1.0);
+    let mut leaves = [wait(b"INCR left\r\n", 2.0), wait(b"WATCH k\r\n", 3.0)];
+    let refused = weir.client().command(&["INCR", "left"]);
+    assert!(refused.starts_with(b"-BUSY"), "{}", refused.escape_ascii());
+    for (client, stay) in leaves.iter_mut().zip([2.0, 1.0]) {
+        client.half_close();
+        client.expect_closed();
+        weir.wait_for_metric("weir_commands_held", &[], stay);
+    }
+    wait(b"INCR left\r\n", 2.0).reset();
+    weir.wait_for_metric("weir_commands_held", &[], 1.0);
+    wait_until("what it takes is known", || {
+        weir.metric("weir_held_bytes", &[]) > 0.0
+    });
+    let mut clients = [
+        stays,
+        wait(b"INCR n\r\n", 2.0),
+        wait(b"BLPOP list 0\r\n", 3.0),
+    ];
+    let refused = weir.client().command(&["INCR", "left"]);
+    assert!(refused.starts_with(b"-BUSY"), "{}", refused.escape_ascii());
+    replicas.nodes[0].restart();
+    for client in &mut clients[..2] {
+        let reply = client.read_reply();
+        assert!(reply.starts_with(b":"), "{}", reply.escape_ascii());
+    }
+    weir.client()
+        .expect_command(&["RPUSH", "list", "x"], ":1\r\n");
+    clients[2].expect("*2\r\n$4\r\nlist\r\n$1\r\nx\r\n");
+    // Nobody is there to hear of these.
+    weir.client().expect_command(&["EXISTS", "left"], ":0\r\n");
+    weir.wait_for_metric("weir_commands_held", &[], 0.0);
+    weir.wait_for_metric("weir_held_bytes", &[], 0.0);
+}
+
+#[test]
+fn what_waits_takes_no_more_memory_than_may() {
+    let mut replicas = Replicas::start(1);
+    let more =
+        "[process]\nworkers = 1\n[route.main.failover]\nhold = \"60s\"\nhold_memory = \"4KiB\"\n";
+    let mut weir = weir_before(&replicas, more);
+    weir.client().expect_command(&["SET", "k", "v"], "+OK\r\n");
+    assert_eq!(weir.metric("weir_held_max_bytes", &[]), 4096.0);
+    replicas.nodes[0].kill();
+    wait_until("the loss is seen", || {
+        weir.metric("weir_primary_available", &[]) == 0.0
+    });
+    let mut large = weir.client();
+    large.send(encode(&["SET", "k", &"v".repeat(5000)]));
+    wait_until("it waits", || weir.metric("weir_held_bytes", &[]) > 5000.0);
+    let reply = weir.client().command(&["SET", "k", "2"]);
+    let refused = "BUSY weir: too many wait for a primary (failover.hold_memory), \
+                   command not executed";
+    assert_eq!(error(&reply), Some(refused));
+    weir.wait_for_metric("weir_shed_total", &["limit=\"hold_memory\""], 1.0);
+    weir.wait_for_log("failover.hold_memory is reached: commands are refused");
+    replicas.nodes[0].restart();
+    large.expect("+OK\r\n");
+    weir.wait_for_log("failover.hold_memory is no longer reached");
 }
 
 #[test]

@@ -86,6 +86,56 @@ fn a_line_that_is_full_refuses_at_once() {
 }
 
 #[test]
+fn which_limit_leaves_no_connection_is_told_when_it_begins_and_when_it_is_over() {
+    let redis = RedisServer::start();
+    for (setting, kind, command) in KINDS {
+        let mut weir = weir(
+            &redis,
+            &format!("{setting} = 1\nlease_wait = \"1s\"\nlease_queue = 1\n"),
+        );
+        let kind_label = format!("kind=\"{kind}\"");
+        let max = weir.metric("weir_backend_connections_kind_max", &[&kind_label]);
+        assert_eq!(max, 1.0);
+        assert_eq!(
+            weir.metric("weir_backend_connections_waiting_max", &[]),
+            1.0
+        );
+        let mut holder = weir.client();
+        holder.send(encode(command));
+        wait_until("the only one is taken", || connections(&weir, kind) == 1.0);
+        let mut waits = weir.client();
+        waits.send(encode(command));
+        weir.wait_for_metric("weir_leases_waiting", &[], 1.0);
+        for _ in 0..2 {
+            let mut late = weir.client();
+            late.send(encode(command));
+            refusal(&mut late);
+        }
+        refusal(&mut waits);
+        let name = format!("backend.{setting}");
+        let label = format!("setting=\"{name}\"");
+        for (reason, times) in [("queue", 2.0), ("wait", 1.0)] {
+            let reason = format!("reason=\"{reason}\"");
+            let labels = [&*label, &*reason];
+            weir.wait_for_metric("weir_backend_connections_refused_total", &labels, times);
+        }
+        let all = weir.metric("weir_backend_connections_refused_total", &[]);
+        assert_eq!(all, 3.0, "of no other limit");
+        weir.wait_for_log(&format!("{name} is reached: commands are refused"));
+        assert_eq!(weir.metric("weir_setting_reached", &[&label]), 1.0);
+        drop(holder);
+        weir.wait_for_log(&format!("{name} is no longer reached"));
+        weir.wait_for_metric("weir_setting_reached", &[], 0.0);
+        let told = weir.log().matches(&format!("{name} is reached")).count();
+        assert_eq!(told, 1, "not for each");
+        let (_, events) = weir.get("/events.json");
+        for kind in ["limit_reached", "limit_cleared"] {
+            assert!(events.contains(kind) && events.contains(&name), "{events}");
+        }
+    }
+}
+
+#[test]
 fn a_limit_of_zero_refuses_with_its_name() {
     let redis = RedisServer::start();
     let subscribe = ("max_subscriptions", "subscription", &["SUBSCRIBE", "x"][..]);

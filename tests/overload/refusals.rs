@@ -134,3 +134,32 @@ fn who_wants_no_replies_gets_no_refusals() {
     client.expect("+OK\r\n");
     client.expect_command(&["EXISTS", "refused"], ":0\r\n");
 }
+
+#[test]
+fn the_limit_on_their_number_is_told_by_its_name() {
+    let mut redis = RedisServer::start();
+    let mut weir = weir(&redis, LIMITS);
+    let mut third = weir.client();
+    third.expect_command(&["PING"], "+PONG\r\n");
+    let [mut first, mut second] = full(&mut redis, &weir);
+    let setting = "setting=\"overload.queue_max\"";
+    assert_eq!(weir.metric("weir_setting_reached", &[setting]), 0.0);
+    third.expect_command(&["INCR", "refused"], TOO_MANY);
+    third.expect_command(&["INCR", "refused"], TOO_MANY);
+    weir.wait_for_log("overload.queue_max is reached: commands are refused");
+    weir.wait_for_metric("weir_shed_total", &["limit=\"queue\""], 2.0);
+    assert_eq!(weir.metric("weir_commands_waiting_max", &[]), 1.0);
+    redis.cont();
+    first.expect(":1\r\n");
+    second.expect(":2\r\n");
+    weir.wait_for_log("overload.queue_max is no longer reached");
+    weir.wait_for_metric("weir_setting_reached", &[setting], 0.0);
+    let log = weir.log();
+    assert_eq!(log.matches("overload.queue_max is reached").count(), 1);
+    assert!(!log.contains("(overload.target)"), "{log}");
+    let (_, events) = weir.get("/events.json");
+    for kind in ["limit_reached", "limit_cleared"] {
+        assert!(events.contains(kind), "{kind} in {events}");
+    }
+    assert!(events.contains("overload.queue_max") && !events.contains("overload.target"));
+}

@@ -87,6 +87,9 @@ impl State {
             }
             Err(failure) => {
                 let reply = failure.reply();
+                let route = hall.route;
+                self.tell_reached(route, &failure);
+                let hall = &mut self.lobbies.halls[index as usize];
                 if carrier == DOORMAN {
                     hall.opening_doorman = false;
                     for (id, _) in std::mem::take(&mut hall.unasked) {
