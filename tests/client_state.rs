@@ -258,3 +258,47 @@ fn a_reply_that_nests_as_deep_as_a_script_can_costs_nobody_the_connection() {
     assert!(reply.ends_with(b"-ERR reached lua stack limit\r\n"));
     client.expect_command(&["PING"], "+PONG\r\n");
 }
+
+/// How often a key was read is told by Redis's own counter, which counts here every read
+/// and forgets none.
+#[test]
+fn reads_of_a_client_that_touches_nothing_do_not_count_and_those_of_others_do() {
+    let policy = ["--maxmemory-policy", "allkeys-lfu"];
+    let exact = ["--lfu-log-factor", "0", "--lfu-decay-time", "0"];
+    let redis = RedisServer::with(&[&policy[..], &exact].concat());
+    if redis.compatible_version() < (7, 2) {
+        return;
+    }
+    let weir = WeirProcess::in_front_of(&redis);
+    let (mut quiet, mut other) = (weir.client(), weir.client());
+    other.expect_command(&["SET", "key", "v"], "+OK\r\n");
+    let count = || {
+        let reply = text(&redis.command(&["OBJECT", "FREQ", "key"]));
+        let number = reply.trim().strip_prefix(':').expect("a number");
+        number.parse::<u32>().expect("a number")
+    };
+    let read = |client: &mut RawClient| client.expect_command(&["GET", "key"], "$1\r\nv\r\n");
+    quiet.expect_command(&["CLIENT", "NO-TOUCH", "ON"], "+OK\r\n");
+    let first = count();
+    for round in 1..=10 {
+        // Whatever carries them: shared, and each for itself.
+        read(&mut quiet);
+        quiet.expect_command(&["WATCH", "key"], "+OK\r\n");
+        read(&mut quiet);
+        quiet.send(b"MULTI\r\nGET key\r\nEXEC\r\n");
+        quiet.expect("+OK\r\n+QUEUED\r\n*1\r\n$1\r\nv\r\n");
+        assert_eq!(count(), first + round - 1);
+        read(&mut other);
+        assert_eq!(count(), first + round);
+    }
+    // Until it says otherwise, or begins anew.
+    quiet.expect_command(&["CLIENT", "NO-TOUCH", "OFF"], "+OK\r\n");
+    read(&mut quiet);
+    assert_eq!(count(), first + 11);
+    quiet.expect_command(&["CLIENT", "NO-TOUCH", "ON"], "+OK\r\n");
+    read(&mut quiet);
+    assert_eq!(count(), first + 11);
+    quiet.expect_command(&["RESET"], "+RESET\r\n");
+    read(&mut quiet);
+    assert_eq!(count(), first + 12);
+}

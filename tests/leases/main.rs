@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod blocking;
+mod debugger;
 mod leaving;
 mod lines;
 mod monitor;

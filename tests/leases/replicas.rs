@@ -50,6 +50,46 @@ fn wait_counts_replicas_that_have_the_client_s_own_writes() {
     client.expect_command(&["WAIT", "1", "-1"], "-ERR timeout is negative\r\n");
 }
 
+/// As `WAIT`, for what is on disk; Redis has it since 7.2.
+#[test]
+fn waitaof_tells_of_the_client_s_own_writes_on_disk() {
+    let redis = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "everysec"]);
+    if redis.compatible_version() < (7, 2) {
+        return;
+    }
+    let weir = weir(&redis, "");
+    let mut client = weir.client();
+    // There is no replica yet that could have it.
+    for round in 0..2 {
+        client.expect_command(&["SET", "k", &round.to_string()], "+OK\r\n");
+        client.expect_command(&["WAITAOF", "1", "0", "20000"], "*2\r\n:1\r\n:0\r\n");
+    }
+    let port = redis.port().to_string();
+    let aof = ["--appendonly", "yes", "--replicaof", "127.0.0.1", &port];
+    let mut replica = RedisServer::with(&aof);
+    wait_until("the replica has it on its disk", || {
+        client.expect_command(&["SET", "k", "1"], "+OK\r\n");
+        client.command(&["WAITAOF", "1", "1", "1000"]) == b"*2\r\n:1\r\n:1\r\n"
+    });
+    // A replica that hangs has nothing of what is written now.
+    replica.stop();
+    client.expect_command(&["SET", "k", "2"], "+OK\r\n");
+    let reply = client.command(&["WAITAOF", "0", "1", "50"]);
+    assert!(reply.ends_with(b"\r\n:0\r\n"), "{}", reply.escape_ascii());
+    client.expect_command(&["WATCH", "k"], "+OK\r\n");
+    client.expect_command(&["SET", "k", "3"], "+OK\r\n");
+    let reply = client.command(&["WAITAOF", "0", "1", "50"]);
+    assert!(reply.ends_with(b"\r\n:0\r\n"), "{}", reply.escape_ascii());
+    client.expect_command(&["UNWATCH"], "+OK\r\n");
+    client.expect_command(&["SET", "k", "4"], "+OK\r\n");
+    client.send(encode(&["WAITAOF", "1", "1", "0"]));
+    wait_until("it waits", || {
+        redis.info("clients", "blocked_clients") == "1"
+    });
+    replica.cont();
+    client.expect("*2\r\n:1\r\n:1\r\n");
+}
+
 #[test]
 fn a_replica_finds_its_primary_through_weir() {
     let redis = RedisServer::start();
