@@ -1,7 +1,7 @@
 //! What is under way to a node that was the primary and is none any more, or hangs: it
 //! does not wait for the stall time where that is of no use to its callers.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::client::{Flags, NONE};
 use super::stall::{SUSPECT_AFTER, movable, name};
@@ -57,6 +57,45 @@ impl State {
             let target = state.reader_conn(ticket, false).ok();
             target.filter(|&to| state.conns[to as usize].lane != own_lane)
         });
+    }
+
+    /// There is no primary: reads that wait for it in line go to nodes that may serve them, of
+    /// clients that have nothing else there.
+    pub(super) fn move_waiting_reads(&mut self, route: u16) {
+        let front = &self.fronts[route as usize];
+        let topology = &front.snapshot.topology;
+        let mut others = (topology.members.iter().enumerate())
+            .filter(|(place, member)| *place != topology.primary && member.read_weight > 0.0);
+        if others.next().is_none() {
+            return;
+        }
+        let node = front.node.id;
+        let lanes = self.lanes.iter();
+        let lined = lanes.filter(|(_, lane)| lane.route == route && lane.node.id == node);
+        let lined: Vec<u32> = lined.map(|(index, _)| index as u32).collect();
+        for index in lined {
+            let Some(lines) = &self.lanes[index as usize].lines else {
+                continue;
+            };
+            let mut stay: HashSet<(u32, u32)> = HashSet::new();
+            for entry in lines.entries() {
+                if !self.may_be_asked_elsewhere(entry, index) {
+                    stay.insert(name(entry));
+                }
+            }
+            self.move_some(index, |entry| !stay.contains(&name(entry)));
+        }
+    }
+
+    /// Whether a waiting command only reads, or was refused, and nothing of its client is
+    /// under way on this lane.
+    fn may_be_asked_elsewhere(&self, entry: &Entry, lane: u32) -> bool {
+        let Some(session) = self.sessions.get(entry.to.slot as usize) else {
+            return false;
+        };
+        let is_here = session.in_flight > session.queued
+            && (self.conns.get(session.conn as usize)).is_none_or(|conn| conn.lane == lane);
+        !is_here && (entry.marks.any(Marks::REFUSED) || self.is_read_entry(entry))
     }
 
     /// A node that is no primary any more has ended a client's blocking command. Nothing was

@@ -31,6 +31,11 @@ impl Line {
         self.entries.push_back(entry);
     }
 
+    /// All that wait, in order.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
     /// The command at the front.
     pub fn front(&self) -> Option<&Entry> {
         self.entries.front()
@@ -114,6 +119,11 @@ impl Lines {
     /// The line of a class and priority.
     pub fn of(&mut self, work: Work, priority: Priority) -> &mut Line {
         &mut self.lines[work as usize][priority as usize]
+    }
+
+    /// All that wait, those of one line in order.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.lines.iter().flatten().flat_map(Line::entries)
     }
 
     /// How many of a class wait.

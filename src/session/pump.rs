@@ -209,6 +209,23 @@ impl State {
         });
     }
 
+    /// The same for some of them: all that a session has there, or nothing.
+    pub(super) fn move_some(&mut self, lane: u32, leaves: impl Fn(&Entry) -> bool) {
+        self.keep_lane(lane);
+        for (work, priority) in every_line() {
+            let place = &mut self.lanes[lane as usize];
+            let (gate, Some(lines)) = (place.gate as usize, &mut place.lines) else {
+                break;
+            };
+            for (entry, request) in lines.of(work, priority).take_whole(&leaves) {
+                self.gates[gate].gate.left(work, priority, None);
+                self.move_waiting(lane, &entry, &request);
+            }
+        }
+        self.lines_changed(lane);
+        self.leave_lane(lane);
+    }
+
     fn move_waiting(&mut self, lane: u32, entry: &Entry, request: &[u8]) {
         let is_read = self.is_read_entry(entry);
         let is_refused = entry.marks.any(Marks::REFUSED);

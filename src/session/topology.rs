@@ -102,6 +102,9 @@ impl State {
         for lane in left {
             self.move_lines(lane);
         }
+        if !snapshot.topology.is_writable {
+            self.move_waiting_reads(route);
+        }
         self.release_held(route);
     }
 

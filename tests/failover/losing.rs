@@ -341,6 +341,51 @@ fn reads_under_way_to_a_hung_primary_are_asked_again_at_a_replica() {
     writer.expect(":1\r\n");
 }
 
+/// The same for those that wait in Weir, since the primary has enough to do.
+#[test]
+fn reads_in_line_for_a_primary_that_is_lost_are_asked_at_a_replica() {
+    for is_killed in [false, true] {
+        let mut replicas = Replicas::start(2);
+        let more = "[process]\nworkers = 1\n\
+                    [route.main.timeouts]\nstall = \"5m\"\nrequest = \"5m\"\n\
+                    [route.main.health]\nsilence_max = \"2s\"\n\
+                    [route.main.overload]\nin_flight = 1\ntarget = \"0s\"\n\
+                    [route.main.failover]\nstale_reads_on_failure = true\nhold = \"5m\"\n";
+        let weir = weir_before(&replicas, more);
+        let label = format!("node=\"{}\"", replicas.nodes[1].address());
+        wait_until("the replica may serve", || {
+            weir.metric("weir_node_read_weight", &[&label]) == 1.0
+        });
+        let mut clients: Vec<_> = (0..3).map(|_| weir.client()).collect();
+        for client in &mut clients {
+            client.expect_command(&["SET", "k", "v"], "+OK\r\n");
+        }
+        replicas.wait_until_caught_up(1, 0);
+        let [first, reader, writer] = &mut clients[..] else {
+            unreachable!("there are three");
+        };
+        let get = encode(&["GET", "k"]);
+        weir.wait_for_metric("weir_commands_in_flight", &[], 0.0);
+        replicas.nodes[0].stop();
+        first.send(&get);
+        weir.wait_for_metric("weir_commands_in_flight", &[], 1.0);
+        reader.send(get.repeat(3));
+        writer.send([encode(&["INCR", "n"]), get.clone()].concat());
+        weir.wait_for_metric("weir_commands_waiting", &[], 5.0);
+        if is_killed {
+            replicas.nodes[0].kill();
+        }
+        first.expect("$1\r\nv\r\n");
+        reader.expect("$1\r\nv\r\n".repeat(3));
+        match is_killed {
+            true => replicas.nodes[0].restart(),
+            false => replicas.nodes[0].cont(),
+        }
+        writer.expect(":1\r\n");
+        assert!(writer.read_reply().starts_with(b"$"), "a value");
+    }
+}
+
 /// A replica that dies finds at its start the dump that it once got from the primary, and
 /// with it a history that looks as if it had been promoted. Nobody has.
 #[test]
