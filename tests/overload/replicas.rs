@@ -236,3 +236,77 @@ fn what_follows_a_read_in_line_waits_though_reads_go_elsewhere_by_now() {
     second.expect("$2\r\nv3\r\n:1\r\n$1\r\n0\r\n");
     subscriber.expect("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n");
 }
+
+/// Replicas die and come back under pipelines of which a part waits: nothing is lost, doubled
+/// or out of order.
+#[test]
+fn replicas_come_and_go_under_pipelines_that_wait() {
+    for policy in ["prefer_replica", "replica"] {
+        come_and_go(policy);
+    }
+}
+
+/// Ends what others do meanwhile, also if the test fails.
+struct AtItsEnd<'a>(&'a AtomicBool);
+
+impl Drop for AtItsEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+fn come_and_go(policy: &str) {
+    let mut replicas = Replicas::start(3);
+    fill(&replicas);
+    let failover = format!("read_from = \"{policy}\"\nramp = \"100ms\"\n");
+    let weir = weir(&replicas, &failover, "in_flight = 2\n");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (weir, is_over) = (&weir, &is_over);
+        let clients: Vec<_> = (0..8)
+            .map(|number: usize| {
+                scope.spawn(move || {
+                    let mut client = weir.client();
+                    let counter = format!("n{number}");
+                    let (mut count, mut round) = (0, 0);
+                    while !is_over.load(Relaxed) {
+                        round += 1;
+                        let (mut pipeline, mut replies) = (Vec::new(), String::new());
+                        for step in 0..24 {
+                            if (step * (round % 7 + 1) + number) % 5 < 4 {
+                                let key = (step + round) % 10;
+                                pipeline.extend(get(&format!("k{key}")));
+                                replies += &format!("$2\r\nv{key}\r\n");
+                            } else {
+                                count += 1;
+                                pipeline.extend(encode(&["INCR", &counter]));
+                                replies += &format!(":{count}\r\n");
+                            }
+                        }
+                        client.send(pipeline);
+                        client.expect(replies);
+                    }
+                })
+            })
+            .collect();
+        let at_its_end = AtItsEnd(is_over);
+        for node in [1, 2, 1, 2] {
+            let label = format!("node=\"{}\"", replicas.nodes[node].address());
+            replicas.nodes[node].kill();
+            wait_until("it serves nothing", || {
+                weir.metric("weir_node_read_weight", &[&label]) == 0.0
+            });
+            replicas.nodes[node].restart();
+            replicas.follow(node, 0);
+            replicas.wait_until_linked(0);
+            wait_until("it serves again", || {
+                weir.metric("weir_node_read_weight", &[&label]) == 1.0
+            });
+        }
+        drop(at_its_end);
+        let results: Vec<_> = clients.into_iter().map(|client| client.join()).collect();
+        assert!(results.iter().all(Result::is_ok));
+    });
+    assert_eq!(weir.metric("weir_shed_total", &[]), 0.0);
+    wait_for(&weir, 0.0, 0.0);
+}
