@@ -57,17 +57,10 @@ impl State {
             }
             Entrance::Refused(busy) => {
                 self.traced.command = id;
-                let failure = Failure::Busy(busy);
-                let session = &self.sessions[ticket.slot as usize];
-                if session.in_flight == 0
-                    && let Some((reply, kind)) = self.made_up(ticket, frame, id, &failure, marks)
-                {
-                    self.trace_made_up(ticket, id, self.clock.now());
-                    self.count_made_up(ticket, kind, &failure);
-                    self.prune_gate(gate);
-                    return self.answer(ticket, &reply, marks.any(Marks::SILENT));
-                }
-                let step = self.refuse_busy(ticket, busy, marks);
+                let step = match self.miss(ticket, frame, id, &Failure::Busy(busy), marks) {
+                    Some(step) => step,
+                    None => self.refuse_busy(ticket, busy, marks),
+                };
                 if step != Step::Wait {
                     self.prune_gate(gate);
                 }

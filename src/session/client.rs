@@ -8,6 +8,7 @@ use hashbrown::HashSet;
 use tokio::task::AbortHandle;
 
 use super::effect::Effect;
+use super::misses::Misses;
 use super::outbox::Outbox;
 use super::pause::AskedPause;
 use super::redirect::Redirect;
@@ -359,6 +360,9 @@ pub struct Extra {
     pub redirect_checked: bool,
     /// What is to be written once the reply under way is over.
     pub held_pushes: Vec<u8>,
+    /// Answers that were made up for commands which had waited in line behind others of
+    /// its own: one for each place among its replies that is kept for one, in order.
+    pub misses: Misses,
     /// `MONITOR` is on.
     pub monitoring: bool,
     /// Woken to read again after [`Flags::READ_PAUSED`].

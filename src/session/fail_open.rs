@@ -28,7 +28,7 @@ pub struct FailOpen {
 impl Failure {
     /// Whether it is Redis, or the way to it, that could not do the work: not so what the
     /// client's credentials, its own limits or the settings forbid.
-    fn is_of_the_node(&self) -> bool {
+    pub(super) fn is_of_the_node(&self) -> bool {
         matches!(
             self,
             Failure::Open(OpenError::Unreachable(_) | OpenError::Full)
@@ -56,16 +56,29 @@ impl State {
         marks: Marks,
     ) -> Step {
         self.traced.command = id;
-        let silent = marks.any(Marks::SILENT);
-        let Some((reply, kind)) = self.made_up(ticket, frame, id, failure, marks) else {
-            return self.refuse(ticket, failure, silent);
-        };
-        let step = self.answer(ticket, &reply, silent);
+        match self.miss(ticket, frame, id, failure, marks) {
+            Some(step) => step,
+            None => self.refuse(ticket, failure, marks.any(Marks::SILENT)),
+        }
+    }
+
+    /// Answers a command that is not run with what a cache that misses would say, if there
+    /// is such an answer. It waits in the client's input until what is before it is answered.
+    pub(super) fn miss(
+        &mut self,
+        ticket: Ticket,
+        frame: &[u8],
+        id: u16,
+        failure: &Failure,
+        marks: Marks,
+    ) -> Option<Step> {
+        let (reply, kind) = self.made_up(ticket, frame, id, failure, marks)?;
+        let step = self.answer(ticket, &reply, marks.any(Marks::SILENT));
         if step == Step::Taken {
             self.trace_made_up(ticket, id, self.clock.now());
             self.count_made_up(ticket, kind, failure);
         }
-        step
+        Some(step)
     }
 
     /// Whether a command that has just been given this connection is answered at once

@@ -137,6 +137,9 @@ pub enum Busy {
     Rate(u16),
 }
 
+/// In place of a reason's number: an answer was made up, and is kept for this turn.
+pub const MISS: u16 = RATES - 1;
+
 /// From here on numbers stand for rates.
 const RATES: u16 = 256;
 

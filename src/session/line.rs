@@ -60,31 +60,28 @@ impl Line {
         Some(result)
     }
 
-    /// Takes out every command that `leaves`, in order, and returns them.
-    pub fn take_out(&mut self, mut leaves: impl FnMut(&Entry) -> bool) -> Vec<Entry> {
-        let mut taken = Vec::new();
-        let mut kept = Line::default();
-        for _ in 0..self.entries.len() {
-            self.pop(|entry, request| {
-                if leaves(&entry) {
-                    taken.push(entry);
-                } else {
-                    kept.push(entry, request);
-                }
-            });
-        }
-        *self = kept;
-        taken
+    /// Takes out every command that `leaves`, in order, and returns them. Their requests
+    /// are lost, and stand there as empty.
+    pub fn take_out(&mut self, leaves: impl FnMut(&Entry) -> bool) -> Vec<(Entry, Vec<u8>)> {
+        self.take(leaves, |_| Vec::new())
     }
 
     /// The same with their requests.
-    pub fn take_whole(&mut self, mut leaves: impl FnMut(&Entry) -> bool) -> Vec<(Entry, Vec<u8>)> {
+    pub fn take_whole(&mut self, leaves: impl FnMut(&Entry) -> bool) -> Vec<(Entry, Vec<u8>)> {
+        self.take(leaves, <[u8]>::to_vec)
+    }
+
+    fn take(
+        &mut self,
+        mut leaves: impl FnMut(&Entry) -> bool,
+        keep: impl Fn(&[u8]) -> Vec<u8>,
+    ) -> Vec<(Entry, Vec<u8>)> {
         let mut taken = Vec::new();
         let mut kept = Line::default();
         for _ in 0..self.entries.len() {
             self.pop(|entry, request| {
                 if leaves(&entry) {
-                    taken.push((entry, request.to_vec()));
+                    taken.push((entry, keep(request)));
                 } else {
                     kept.push(entry, request);
                 }

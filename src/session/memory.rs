@@ -159,7 +159,7 @@ impl Session {
             _ => 0,
         };
         let others = extra.collected.memory() + extra.held_pushes.capacity();
-        buffers + block + others + extra.subscriptions.bytes()
+        buffers + block + others + extra.misses.bytes() + extra.subscriptions.bytes()
     }
 }
 

@@ -46,6 +46,7 @@ mod login;
 mod loss;
 pub mod mailbox;
 mod memory;
+mod misses;
 mod modes;
 mod newcomer;
 mod outbox;

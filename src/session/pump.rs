@@ -1,6 +1,8 @@
 //! Commands that wait in a lane's lines go on: to their connection when there is room, to
 //! another when the lane's node gets nothing more, or nowhere.
 
+use hashbrown::HashSet;
+
 use super::client::{Flags, NONE};
 use super::failure::{Busy, Failure};
 use super::line::every_line;
@@ -86,6 +88,9 @@ impl State {
             }
         }
         if matches!(self.conns[conn as usize].io, Io::Opening) {
+            if self.conns[conn as usize].retiring && self.may_miss_in_lane(lane) {
+                self.miss_lines(lane);
+            }
             return false;
         }
         let Some(mut lines) = self.lanes[lane as usize].lines.take() else {
@@ -248,15 +253,22 @@ impl State {
             target = Some(conn);
         }
         if is_refused {
-            return self.refuse_waiting(entry, Busy::NoConnection);
+            return self.refuse_waiting(entry, request, Busy::NoConnection);
         }
-        self.sessions[entry.to.slot as usize].queued -= 1;
+        let Entry {
+            to, command, marks, ..
+        } = *entry;
+        self.sessions[to.slot as usize].queued -= 1;
+        let is_first = target.is_none();
         let target = match target {
             Some(conn) => Ok(conn),
-            None if is_read => self.reader_conn(entry.to, false),
-            None => self.lane_conn(entry.to),
+            None if is_read => self.reader_conn(to, false),
+            None => self.lane_conn(to),
         };
         match target {
+            Ok(conn) if is_first && self.rather_misses(to, conn, request, command, marks) => {
+                self.settle_made_up(entry, request, &Failure::NoPrimary);
+            }
             Ok(conn) => {
                 self.conns[conn as usize].append(request, *entry);
                 self.sessions[entry.to.slot as usize].conn = conn;
@@ -278,17 +290,52 @@ impl State {
         }
     }
 
+    /// Those in a lane's lines wait for a primary: a cache's reads do not, except behind
+    /// other commands of their client's.
+    fn miss_lines(&mut self, lane: u32) {
+        let Some(mut lines) = self.lanes[lane as usize].lines.take() else {
+            return;
+        };
+        self.keep_lane(lane);
+        let gate = self.lanes[lane as usize].gate as usize;
+        let mut waiting: HashSet<(u32, u32)> = HashSet::new();
+        for (work, priority) in every_line() {
+            let line = lines.of(work, priority);
+            for _ in 0..line.len() {
+                let stays = line.pop(|entry, request| {
+                    let client = (entry.to.slot, entry.to.generation);
+                    if !waiting.contains(&client) && self.misses_from_line(&entry, request) {
+                        self.gates[gate].gate.left(work, priority, None);
+                        return None;
+                    }
+                    waiting.insert(client);
+                    Some((entry, request.to_vec()))
+                });
+                if let Some((entry, request)) = stays.flatten() {
+                    line.push(entry, &request);
+                }
+            }
+        }
+        self.lanes[lane as usize].lines = Some(lines);
+        self.lines_changed(lane);
+        self.leave_lane(lane);
+    }
+
     /// No connection is to be had for those who wait in a lane.
     pub(super) fn fail_lines(&mut self, lane: u32, failure: &Failure) {
         let reply = failure.reply();
-        self.end_lines(lane, |state, entry, _| {
+        // What is wrong with its client's credentials is no reason to miss.
+        let may_miss = failure.is_of_the_node() && self.may_miss_in_lane(lane);
+        self.end_lines(lane, |state, entry, request| {
+            let request = if may_miss { request } else { &[] };
             let Some(session) = state.session(entry.to) else {
                 return;
             };
             if session.in_flight > session.queued || entry.marks.any(Marks::REFUSED) {
-                state.refuse_waiting(entry, Busy::NoConnection);
-            } else {
-                session.queued -= 1;
+                return state.refuse_waiting(entry, request, Busy::NoConnection);
+            }
+            session.queued -= 1;
+            if !may_miss || !state.settle_made_up(entry, request, failure) {
                 state.fail_entry(entry, &reply, failure);
             }
         });

@@ -367,7 +367,8 @@ impl State {
 
     /// The bytes for a command that was refused and whose turn has come.
     pub(super) fn settle_refused(&mut self, entry: &Entry) {
-        let reply = self.meters.refusal(entry);
+        let miss = self.session(entry.to).and_then(|it| it.take_miss(entry));
+        let reply = miss.map_or_else(|| self.meters.refusal(entry), Cow::from);
         if let Some(session) = self.session(entry.to)
             && entry.marks.any(Marks::WHOLE)
         {

@@ -327,7 +327,9 @@ impl State {
                     target = Some(to);
                 }
                 Err(failure) => {
-                    self.fail_entry(&entry, &failure.reply(), &failure);
+                    if !self.settle_made_up(&entry, &request, &failure) {
+                        self.fail_entry(&entry, &failure.reply(), &failure);
+                    }
                     failed = Some(failure);
                 }
             }

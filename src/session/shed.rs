@@ -5,8 +5,9 @@ use hashbrown::HashMap;
 
 use super::client::{Flags, NONE};
 use super::dispatch::Row;
-use super::failure::{Busy, Failure};
+use super::failure::{Busy, Failure, MISS};
 use super::input::{Request, Step};
+use super::misses::InLine;
 use super::worker::State;
 use crate::admission::{Priority, Work};
 use crate::backend::{Entry, Marks, Mode, Ticket};
@@ -65,7 +66,13 @@ impl State {
             Class::Plain | Class::Publish => Some(match self.over_rate(ticket) {
                 // That is why the one before it was refused.
                 Some(over) => self.refuse_over_rate(ticket, over, marks),
-                None => self.refuse_busy(ticket, Busy::Behind, marks),
+                None => {
+                    let failure = Failure::Busy(Busy::Behind);
+                    match self.miss(ticket, request.frame, row.id, &failure, marks) {
+                        Some(step) => step,
+                        None => self.refuse_busy(ticket, Busy::Behind, marks),
+                    }
+                }
             }),
             Class::Multi => {
                 let block = self.complete_block(ticket, request, following, row)?;
@@ -169,22 +176,28 @@ impl State {
         busy: Busy,
         leaves: impl FnMut(&Entry) -> bool,
     ) {
+        let may_miss = self.may_miss_in_lane(lane);
         let place = &mut self.lanes[lane as usize];
         let (gate, Some(lines)) = (place.gate, &mut place.lines) else {
             return;
         };
-        let taken = lines.of(work, priority).take_out(leaves);
+        let line = lines.of(work, priority);
+        let taken = match may_miss {
+            true => line.take_whole(leaves),
+            false => line.take_out(leaves),
+        };
         self.keep_lane(lane);
-        for entry in taken {
+        for (entry, frame) in taken {
             self.gates[gate as usize].gate.left(work, priority, None);
-            self.refuse_waiting(&entry, busy);
+            self.refuse_waiting(&entry, &frame, busy);
         }
         self.lines_changed(lane);
         self.leave_lane(lane);
     }
 
-    /// Answers a command that has left its line without having been sent.
-    pub(super) fn refuse_waiting(&mut self, entry: &Entry, busy: Busy) {
+    /// Answers a command that has left its line without having been sent: with a miss, if
+    /// its route fails open and its request is known.
+    pub(super) fn refuse_waiting(&mut self, entry: &Entry, frame: &[u8], busy: Busy) {
         let Some(session) = self.session(entry.to) else {
             return;
         };
@@ -192,36 +205,36 @@ impl State {
         session.queued -= 1;
         let conn = session.conn;
         let session_is_stashed = session.flags.any(Flags::STASHED);
+        let is_next = on_conn == 0 && !session_is_stashed;
         let refused_before = entry.marks.any(Marks::REFUSED);
-        let busy = match refused_before {
-            true => Busy::of(entry.command),
-            false => busy,
-        };
+        let mut command = entry.command;
         if !refused_before {
-            self.trace_busy(entry.to, busy, entry.command, entry.at);
-            self.count_busy(entry.to, busy);
+            let failure = self.failure_of(busy);
+            command = match self.miss_in_line(entry, frame, &failure, is_next) {
+                InLine::Answered => return,
+                InLine::Kept => MISS,
+                InLine::Refused => {
+                    self.trace_busy(entry.to, busy, entry.command, entry.at);
+                    self.count_busy(entry.to, busy);
+                    busy.number()
+                }
+            };
         }
+        let marks = answer_only(entry.marks);
+        let place = Entry {
+            len: 0,
+            command,
+            marks,
+            ..*entry
+        };
         if session_is_stashed {
-            let marks = answer_only(entry.marks);
-            let command = busy.number();
-            self.keep_place(&Entry {
-                command,
-                marks,
-                ..*entry
-            });
+            self.keep_place(&place);
         } else if on_conn > 0 {
             // Its turn comes behind those.
-            let marks = answer_only(entry.marks);
-            self.conns[conn as usize].in_flight.push_back(Entry {
-                len: 0,
-                command: busy.number(),
-                marks,
-                ..*entry
-            });
+            self.conns[conn as usize].in_flight.push_back(place);
         } else if refused_before {
             self.settle_refused(entry);
         } else {
-            let command = busy.number();
             let reply = self.meters.refusal(&Entry { command, ..*entry });
             // Whoever wanted to see its reply, as `SELECT` does, sees this one.
             self.settle_entry(entry, &reply);

@@ -1,5 +1,7 @@
 //! Where the replies of one connection go: to the sessions of its worker, or over a link.
 
+use std::borrow::Cow;
+
 use super::client::{Flags, Session};
 use super::failure;
 use super::output::Written;
@@ -238,8 +240,11 @@ impl crate::backend::Sink for SessionSink<'_> {
         if entry.marks.any(Marks::SILENT) {
             self.settle_now::<false>(entry.to, 1, &[]);
         } else if entry.marks.any(Marks::REFUSED) {
-            let refusal = self.meters.refusal(entry);
-            self.settle_now::<false>(entry.to, 1, &refusal);
+            let session = self.sessions.get_mut(entry.to.slot as usize);
+            let session = session.filter(|it| it.id as u32 == entry.to.generation);
+            let miss = session.and_then(|session| session.take_miss(entry));
+            let reply = miss.map_or_else(|| self.meters.refusal(entry), Cow::from);
+            self.settle_now::<false>(entry.to, 1, &reply);
         } else {
             self.settle_now::<false>(entry.to, 1, failure::OUTCOME_UNKNOWN);
         }

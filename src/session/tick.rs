@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::access::AccessRule;
 use super::client::{Flags, Lease, NONE, Transaction, Until};
-use super::failure::{self, Failure};
+use super::failure::{self, Busy, Failure};
 use super::worker::State;
 use crate::admission::Tally;
 use crate::admission::{ClientPermit, idle_timeout};
@@ -248,7 +248,11 @@ impl State {
                 ..Tally::default()
             });
         }
-        let hangs = self.hangs_on_a_cache(index);
+        let route = self.conns[index as usize].route;
+        let hangs = match self.hangs_on_a_cache(index) {
+            None if unsent && self.may_fail_open(route) => Some(Failure::Busy(Busy::Deadline)),
+            hangs => hangs,
+        };
         let (mut start, mut next) = (0, 0);
         for &place in &expired {
             let entry = self.conns[index as usize].in_flight[place];
@@ -260,7 +264,10 @@ impl State {
                 (start, next) = (start + frame.len(), place + 1);
                 let is_whole = place > 0 || !conn.head_started();
                 // It may have run: only what reads can be answered without knowing.
-                let marks = entry.marks.with(Marks::LOST);
+                let marks = match unsent {
+                    true => entry.marks,
+                    false => entry.marks.with(Marks::LOST),
+                };
                 if is_whole && self.settle_made_up(&Entry { marks, ..entry }, &frame, failure) {
                     self.conns[index as usize].in_flight[place].marks =
                         entry.marks.with(Marks::ANSWERED);

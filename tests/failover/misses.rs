@@ -150,3 +150,28 @@ fn reads_that_are_lost_with_the_primary_are_misses_in_their_order() {
     // Whether a write ran is never made up.
     writer.expect("$-1\r\n-ERR weir: upstream connection lost, command outcome unknown\r\n:0\r\n");
 }
+
+#[test]
+fn reads_in_line_for_a_primary_that_is_lost_are_misses_in_their_order() {
+    let overload = "[route.main.overload]\nin_flight = 1\ntarget = \"0s\"\n";
+    let (mut replicas, weir) = start(1, &format!("hold = \"60s\"\n{overload}"), "ok");
+    let mut clients = [weir.client(), weir.client()];
+    for client in &mut clients {
+        client.expect_command(&["GET", "there"], "$1\r\nv\r\n");
+    }
+    replicas.nodes[0].stop();
+    clients[0].send([encode(&["GET", "there"]), encode(&["EXISTS", "there"])].concat());
+    wait_until("one is under way, one waits", || {
+        weir.metric("weir_commands_waiting", &[]) >= 1.0
+    });
+    clients[1].send([encode(&["EXISTS", "there"]), encode(&["INCR", "n"])].concat());
+    wait_until("they wait", || {
+        weir.metric("weir_commands_waiting", &[]) >= 3.0
+    });
+    replicas.nodes[0].kill();
+    clients[0].expect("$-1\r\n:0\r\n");
+    clients[1].expect(":0\r\n");
+    clients[1].expect_nothing_pending();
+    replicas.nodes[0].restart();
+    clients[1].expect(":1\r\n");
+}

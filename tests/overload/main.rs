@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod lines;
+mod misses;
 mod priority;
 mod refusals;
 mod replicas;
