@@ -278,3 +278,60 @@ fn a_rule_has_its_clients_writes_refused_earlier_or_later_than_the_route() {
         weir.log().contains("writes are refused (limits.early.")
     });
 }
+
+/// A cache whose Redis is full, and that is not one which cannot be used.
+#[test]
+fn a_full_cache_is_read_from_and_only_what_weir_refuses_is_made_up() {
+    for (threshold, writes) in [(1.0, "ok"), (0.9, "ok"), (0.9, "error")] {
+        let redis = RedisServer::with(&["--maxmemory", "8mb", "--maxmemory-policy", "noeviction"]);
+        let weir = weir(
+            &redis,
+            &format!(
+                "{WATCHED_OFTEN}fail_open = true\nfail_open_writes = \"{writes}\"\n\
+                 refuse_writes_above_memory = {threshold:?}\n[process]\nworkers = 1\n"
+            ),
+        );
+        let mut client = weir.client();
+        client.expect_command(&["SET", "k", "v"], "+OK\r\n");
+        fill(&redis);
+        let own_words = redis.command(&["SET", "k", "w"]);
+        assert!(own_words.starts_with(b"-OOM "));
+        let refused = "-BUSY weir: the memory of Redis is nearly used up \
+                       (health.refuse_writes_above_memory), command not executed\r\n";
+        let weir_refuses = threshold < 1.0;
+        if weir_refuses {
+            wait_until("Weir refuses", || {
+                client.command(&["INCR", "n"]) == refused.as_bytes()
+            });
+        }
+        let (plain, decides) = match (weir_refuses, writes) {
+            (false, _) => (own_words.as_slice(), own_words.as_slice()),
+            (true, "ok") => (&b"+OK\r\n"[..], refused.as_bytes()),
+            (true, _) => (refused.as_bytes(), refused.as_bytes()),
+        };
+        for _ in 0..50 {
+            client.expect_command(&["SET", "k", "w"], plain);
+            client.expect_command(&["INCR", "n"], decides);
+            client.expect_command(&["SET", "k", "w", "NX"], decides);
+            // It was not done: what was there is there.
+            client.expect_command(&["GET", "k"], "$1\r\nv\r\n");
+            client.expect_command(&["MGET", "k", "n"], "*2\r\n$1\r\nv\r\n$-1\r\n");
+        }
+        // In their order, with what came of each.
+        let pipeline = [&["GET", "k"][..], &["SET", "k", "w"], &["EXISTS", "k"]].map(encode);
+        client.send(pipeline.concat());
+        client.expect([b"$1\r\nv\r\n", plain, b":1\r\n"].concat());
+        // What frees memory is done.
+        client.expect_command(&["DEL", "k"], ":1\r\n");
+        client.expect_command(&["EXISTS", "k"], ":0\r\n");
+        let made_up = |kind: &str| weir.metric("weir_fail_open_total", &[kind]);
+        assert_eq!(made_up("kind=\"read\""), 0.0);
+        let made_up_writes = if weir_refuses && writes == "ok" {
+            51.0
+        } else {
+            0.0
+        };
+        assert_eq!(made_up("kind=\"write\""), made_up_writes);
+        assert_eq!(weir.metric("weir_node_trips_total", &[]), 0.0);
+    }
+}
