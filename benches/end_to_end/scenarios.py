@@ -12,7 +12,7 @@ import time
 
 from failover import failover
 from products import TARGET, redis
-from sick import arrivals, leak, sigstop, slowreaders
+from sick import arrivals, full, leak, sigstop, slowreaders
 
 LOADGEN = str(TARGET / "release/loadgen")
 ALL_CORES = os.sched_getaffinity(0)
@@ -296,7 +296,7 @@ def counted_calls(pid):
 
 
 SCENARIOS = {scenario.__name__: scenario for scenario in [cpu, many, values, idle, latency, storm, overload, arrivals, leak,
-                                                          sigstop, failover, slowreaders, pubsub, blocked, syscalls]}
+                                                          sigstop, full, failover, slowreaders, pubsub, blocked, syscalls]}
 
 
 @contextlib.contextmanager

@@ -87,6 +87,68 @@ def sigstop(bench):
         return figures
 
 
+FULL_CLIENTS, FULL_KEYS = 50, 50
+
+
+def full(bench):
+    """Redis's memory is used up: what 50 clients hear that read and write."""
+    with bench.setup(False, "--maxmemory", "16mb", "--maxmemory-policy", "noeviction") as (port, redis_port, _, _):
+        fill(redis_port)
+        counts = dict.fromkeys(["reads", "reads_refused", "reads_cut", "oom", "writes_taken", "writes_other"], 0)
+        clients, end = {}, time.monotonic() + bench.seconds
+        while time.monotonic() < end:
+            for number in range(FULL_CLIENTS):
+                key = f"key:{number % FULL_KEYS}"
+                try:
+                    if number not in clients:
+                        connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+                        clients[number] = connection, connection.makefile("rb")
+                    connection, replies = clients[number]
+                    connection.sendall(request("GET", key) + request("SET", f"more:{number}", b"x" * 1000))
+                    read, write = reply(replies), reply(replies)
+                except OSError:
+                    counts["reads_cut"] += 1
+                    clients.pop(number, None)
+                    continue
+                counts["reads" if read == key.encode() else "reads_refused"] += 1
+                counts["oom" if write.startswith(b"-OOM") else
+                       "writes_taken" if write == b"+OK" else "writes_other"] += 1
+        for connection, _ in clients.values():
+            connection.close()
+        asked = counts["reads"] + counts["reads_refused"] + counts["reads_cut"]
+        return {**counts, "reads_percent": 100 * counts["reads"] / asked}
+
+
+def fill(redis_port):
+    """Keys with their names as values, and then as much as Redis takes, and a little more than it
+    may have: what its clients' buffers take comes and goes."""
+    with socket.create_connection(("127.0.0.1", redis_port)) as direct:
+        replies = direct.makefile("rb")
+        for number in range(FULL_KEYS):
+            direct.sendall(request("SET", f"key:{number}", f"key:{number}"))
+            reply(replies)
+        answer, number = b"+OK", 0
+        while answer == b"+OK":
+            direct.sendall(request("SET", f"fill:{number}", b"x" * 100_000))
+            answer, number = reply(replies), number + 1
+        direct.sendall(request("CONFIG", "SET", "maxmemory", "15mb"))
+        reply(replies)
+
+
+def reply(replies):
+    """The next reply: a string's text, or the line that it is."""
+    line = replies.readline()
+    if not line.endswith(b"\r\n"):
+        raise ConnectionError("cut")
+    line = line[:-2]
+    if not line.startswith(b"$") or line == b"$-1":
+        return line
+    text = replies.read(int(line[1:]) + 2)
+    if not text.endswith(b"\r\n"):
+        raise ConnectionError("cut")
+    return text[:-2]
+
+
 def slowreaders(bench):
     """100 clients ask for up to 200 MB each and read nothing; what that costs, and others. Once when
     nobody has asked for it yet, and once when somebody has."""
