@@ -191,8 +191,8 @@ fn a_client_that_leaves_while_its_command_waits_gives_its_place_to_another() {
 #[test]
 fn what_waits_takes_no_more_memory_than_may() {
     let mut replicas = Replicas::start(1);
-    let more =
-        "[process]\nworkers = 1\n[route.main.failover]\nhold = \"60s\"\nhold_memory = \"4KiB\"\n";
+    let more = "[process]\nworkers = 1\n[route.main.failover]\nhold = \"60s\"\nhold_memory = \"4KiB\"\n\
+                [route.main.clients]\noperator_networks = \"127.0.0.1\"\n";
     let mut weir = weir_before(&replicas, more);
     weir.client().expect_command(&["SET", "k", "v"], "+OK\r\n");
     assert_eq!(weir.metric("weir_held_max_bytes", &[]), 4096.0);
@@ -203,6 +203,16 @@ fn what_waits_takes_no_more_memory_than_may() {
     let mut large = weir.client();
     large.send(encode(&["SET", "k", &"v".repeat(5000)]));
     wait_until("it waits", || weir.metric("weir_held_bytes", &[]) > 5000.0);
+    let limits = weir.client().command(&["WEIR", "LIMITS"]);
+    let limits = String::from_utf8_lossy(&limits);
+    let used = |setting: &str| {
+        let (_, of_it) = limits.split_once(setting).expect("it is there");
+        let (_, used) = of_it.split_once("used\r\n:").expect("it is known");
+        let (used, _) = used.split_once("\r\n").expect("a line");
+        used.parse::<u64>().expect("a number")
+    };
+    assert_eq!(used("route.main.failover.hold_clients"), 1);
+    assert!(used("route.main.failover.hold_memory") > 5000);
     let reply = weir.client().command(&["SET", "k", "2"]);
     let refused = "BUSY weir: too many wait for a primary (failover.hold_memory), \
                    command not executed";

@@ -86,7 +86,7 @@ fn whose_channels_are_taken_away_is_closed_and_nobody_else() {
 #[test]
 fn users_share_the_connections_that_there_are_for_subscriptions() {
     let redis = redis_with_users();
-    let weir = weir(&redis, "max_subscriptions = 1\nlease_wait = \"1s\"\n");
+    let mut weir = weir(&redis, "max_subscriptions = 1\nlease_wait = \"1s\"\n");
     let (mut alice, mut bob) = (login(&weir, "alice"), login(&weir, "bob"));
     alice.expect_command(
         &["SUBSCRIBE", "a:1"],
@@ -97,6 +97,9 @@ fn users_share_the_connections_that_there_are_for_subscriptions() {
         reply.starts_with("-BUSY weir: ") && reply.contains("max_subscriptions"),
         "{reply}"
     );
+    let labels = ["setting=\"backend.max_subscriptions\"", "reason=\"wait\""];
+    weir.wait_for_metric("weir_backend_connections_refused_total", &labels, 1.0);
+    weir.wait_for_log("backend.max_subscriptions is reached: commands are refused");
     // He goes on with other things, and is served when she has left.
     bob.expect_command(&["PING"], "+PONG\r\n");
     drop(alice);

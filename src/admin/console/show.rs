@@ -35,6 +35,9 @@ const LIMITS: &[&str] = &[
     "pause_max",
     "pause_clients",
     "pause_memory",
+    "hold_clients",
+    "hold_memory",
+    "queue_max",
     "in_flight_max",
     "in_flight_bytes_max",
     "output_max",
@@ -219,6 +222,12 @@ impl Console {
         if key == "process.max_clients" {
             return Some(self.proxy.limits.taken() as u64);
         }
+        if key == "process.buffer_memory_max" {
+            let metrics = &self.proxy.metrics;
+            let of = |route| metrics.route_total_gauge(route, |m| m.buffered_bytes.get());
+            let held: i64 = (0..self.proxy.routes.len()).map(of).sum();
+            return u64::try_from(held).ok();
+        }
         for (index, route) in self.proxy.routes.iter().enumerate() {
             let Some(setting) = key.strip_prefix(&format!("route.{}.", route.name)) else {
                 continue;
@@ -232,6 +241,9 @@ impl Console {
             return match setting {
                 "clients.pause_clients" => Some(gauge(&|m| m.commands_paused.get())),
                 "clients.pause_memory" => Some(gauge(&|m| m.paused_bytes.get())),
+                "failover.hold_clients" => Some(gauge(&|m| m.commands_held.get())),
+                "failover.hold_memory" => Some(gauge(&|m| m.held_bytes.get())),
+                "overload.queue_max" => Some(gauge(&|m| m.commands_waiting.get())),
                 "clients.max_clients" => Some(self.proxy.limits.route_taken(index as u16) as u64),
                 "backend.max_connections" => Some(ledger().total() as u64),
                 "backend.max_shared" => Some(of(Kind::Shared)),
