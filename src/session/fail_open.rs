@@ -2,28 +2,15 @@
 //! nothing were there, and plain writes as configured. Which commands have such an answer
 //! is the command table's knowledge (`command::miss`, `command::done`).
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
 use super::failure::Failure;
 use super::input::Step;
+use super::reached::CLEARED_AFTER;
 use super::worker::State;
 use crate::backend::{Conn, Entry, Marks, OpenError, Ticket};
 use crate::command::{self, CommandId};
 use crate::config::FailOpenWrites;
-use crate::metrics::{Event, EventKind, Latch};
+use crate::metrics::{Event, EventKind};
 use crate::resp;
-
-/// A route is said to be well again when nothing was made up for so long, in microseconds.
-const WELL_AFTER: u64 = 5_000_000;
-
-/// Whether a route answers without Redis now.
-#[derive(Debug, Default)]
-pub struct FailOpen {
-    /// It does, and it was told.
-    latch: Latch,
-    /// When it last did, in microseconds of the workers' clock.
-    last_at: AtomicU64,
-}
 
 impl Failure {
     /// Whether it is Redis, or the way to it, that could not do the work: not so what the
@@ -209,8 +196,7 @@ impl State {
             MadeUp::Write => front.metrics.writes_made_up.inc(),
         }
         self.tell_reached(route, failure);
-        front.route.fail_open.last_at.store(now, Relaxed);
-        if front.route.fail_open.latch.set() {
+        if front.route.fails_open.begin(now) {
             let reply = failure.reply();
             let why = String::from_utf8_lossy(reply.trim_ascii_end()).into_owned();
             tracing::warn!(
@@ -227,11 +213,7 @@ impl State {
     pub(super) fn look_whether_well(&self) {
         let now = self.clock.now();
         for front in &self.fronts {
-            let fail_open = &front.route.fail_open;
-            if !fail_open.latch.is_set()
-                || now.saturating_sub(fail_open.last_at.load(Relaxed)) < WELL_AFTER
-                || !fail_open.latch.clear()
-            {
+            if !front.route.fails_open.end(now, CLEARED_AFTER) {
                 continue;
             }
             tracing::info!(route = %front.route.name, "answering with Redis again");

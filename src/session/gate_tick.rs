@@ -3,12 +3,10 @@
 
 use super::failure::Busy;
 use super::line::every_line;
+use super::reached::OVERLOAD_CLEARED_AFTER;
 use super::worker::State;
 use crate::admission::Work;
 use crate::backend::{Entry, Io, Kind as ConnKind, Marks, Ticket};
-
-/// Overload counts as over when nothing was refused for so long, in microseconds.
-const OVER_AFTER: u64 = 1_000_000;
 
 impl State {
     /// Looks at all gates by the clock.
@@ -67,7 +65,7 @@ impl State {
             node_gate.refused_at = Some(now);
         } else if node_gate
             .refused_at
-            .is_some_and(|at| now.saturating_sub(at) > OVER_AFTER)
+            .is_some_and(|at| now.saturating_sub(at) > OVERLOAD_CLEARED_AFTER)
         {
             node_gate.refused_at = None;
         }

@@ -8,8 +8,7 @@
 //! written. A client that needs a connection of its own waits with its command in its
 //! input.
 
-use super::client::Session;
-use super::client::{Answer, Flags};
+use super::client::{Answer, Flags, Session};
 use super::failure::Failure;
 use super::leases::{LeaseWish, Patience};
 use super::worker::{Front, State};

@@ -11,8 +11,8 @@ use crate::backend::{Entry, Marks};
 
 impl State {
     /// Answers a command that has left its line, and is counted in its session no more as one
-    /// that waits there, with a miss, if there is such an answer. If others are before it, its answer is kept
-    /// and the entry of this place is to be put behind them.
+    /// that waits there, with a miss, if there is such an answer. If others are before it, its
+    /// answer is kept, and the entry of this place is to be put behind them.
     pub(super) fn miss_in_line(
         &mut self,
         entry: &Entry,

@@ -14,7 +14,6 @@ use super::client_line::ClientView;
 use super::console::{By, IdentityView, Questions};
 use super::door::Door;
 use super::drain::Drain;
-use super::fail_open::FailOpen;
 use super::failure::Failure;
 use super::feed::{FeedKey, FromFeed, ToFeed};
 use super::links::{Batch, Way};
@@ -54,7 +53,7 @@ pub struct Route {
     /// Where its clients come in.
     pub doors: Vec<Arc<Door>>,
     /// Whether it answers without Redis.
-    pub(super) fail_open: FailOpen,
+    pub(super) fails_open: Once,
 }
 
 impl Route {
@@ -329,7 +328,7 @@ impl Proxy {
                         .collect(),
                     reached: Reached::default(),
                     paused_full: Latch::default(),
-                    fail_open: FailOpen::default(),
+                    fails_open: Once::default(),
                     places: Places::new(
                         BudgetLimits::of(&settings.backend).blocking_max(),
                         settings.backend.max_blocking_shared,

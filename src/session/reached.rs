@@ -8,10 +8,10 @@ use super::worker::State;
 use crate::metrics::{Event, EventKind, Latch};
 
 /// A limit counts as cleared when it has refused nothing for so long, in microseconds.
-const CLEARED_AFTER: u64 = 5_000_000;
+pub(super) const CLEARED_AFTER: u64 = 5_000_000;
 
 /// The same for those whose refusals come in bursts by nature: with too much to do.
-const OVERLOAD_CLEARED_AFTER: u64 = 1_000_000;
+pub(super) const OVERLOAD_CLEARED_AFTER: u64 = 1_000_000;
 
 /// When a limit last refused is noted as exactly as this, in microseconds, so that workers
 /// that refuse much do not write to the same place all the time.
@@ -133,17 +133,18 @@ impl Setting {
     }
 }
 
-/// Whether a limit refuses now.
+/// Whether something is so now that is told once when it begins and once when it has not been
+/// so for a while: that a limit refuses, that a route answers without Redis.
 #[derive(Debug, Default)]
 pub struct Once {
-    /// It does, and it was told.
+    /// It is, and it was told.
     latch: Latch,
-    /// When it last did, in microseconds of the workers' clock.
+    /// When it last was, in microseconds of the workers' clock.
     last_at: AtomicU64,
 }
 
 impl Once {
-    /// It refuses; true for the first.
+    /// It is so; true for the first.
     pub(super) fn begin(&self, now: u64) -> bool {
         if now.saturating_sub(self.last_at.load(Relaxed)) >= NOTED_EVERY {
             self.last_at.store(now, Relaxed);
@@ -151,7 +152,7 @@ impl Once {
         self.latch.set()
     }
 
-    /// Whether it has refused nothing for `after`; true once.
+    /// Whether it has not been so for `after`; true once.
     pub(super) fn end(&self, now: u64, after: u64) -> bool {
         self.latch.is_set()
             && now.saturating_sub(self.last_at.load(Relaxed)) > after

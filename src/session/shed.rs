@@ -204,8 +204,8 @@ impl State {
         let on_conn = session.in_flight - session.queued;
         session.queued -= 1;
         let conn = session.conn;
-        let session_is_stashed = session.flags.any(Flags::STASHED);
-        let is_next = on_conn == 0 && !session_is_stashed;
+        let is_stashed = session.flags.any(Flags::STASHED);
+        let is_next = on_conn == 0 && !is_stashed;
         let refused_before = entry.marks.any(Marks::REFUSED);
         let mut command = entry.command;
         if !refused_before {
@@ -227,7 +227,7 @@ impl State {
             marks,
             ..*entry
         };
-        if session_is_stashed {
+        if is_stashed {
             self.keep_place(&place);
         } else if on_conn > 0 {
             // Its turn comes behind those.
@@ -247,7 +247,7 @@ fn answer_only(marks: Marks) -> Marks {
     place_only(marks).with(Marks::REFUSED)
 }
 
-/// The same of one that was refused or whose outcome is unknown.
+/// The same, where it is told nothing but that it was lost.
 pub(super) fn place_only(marks: Marks) -> Marks {
     marks.with(Marks::LOST)
 }
