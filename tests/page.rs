@@ -59,14 +59,19 @@ fn a_browser_shows_that_all_is_well_and_what_is_connected() {
     assert!(page.contains("<path d=\"M"), "the curves: {page}");
 }
 
+/// Each key is told that is asked for.
+fn weir_that_samples_all(redis: &RedisServer) -> WeirProcess {
+    WeirProcess::with_config(
+        redis,
+        "[process]\nhot_keys_sample = 1\n[admin]\nlisten = \"{admin}\"\n[route.main]\n\
+         listen = \"{listen}\"\nbackend = \"{backend}\"\n",
+    )
+}
+
 #[test]
 fn a_browser_shows_hot_keys_and_who_holds_the_most() {
     let redis = RedisServer::start();
-    let weir = WeirProcess::with_config(
-        &redis,
-        "[process]\nhot_keys_sample = 1\n[admin]\nlisten = \"{admin}\"\n[route.main]\n\
-         listen = \"{listen}\"\nbackend = \"{backend}\"\n",
-    );
+    let weir = weir_that_samples_all(&redis);
     let mut client = weir.client();
     let value = "x".repeat(200_000);
     client.expect_command(&["SET", "cart:<7>", &value], "+OK\r\n");
@@ -200,11 +205,7 @@ const FRAME: &str = "<!doctype html><title></title>\
 #[test]
 fn a_telephone_shows_the_page_without_scrolling_sideways_light_or_dark() {
     let redis = RedisServer::start();
-    let weir = WeirProcess::with_config(
-        &redis,
-        "[process]\nhot_keys_sample = 1\n[admin]\nlisten = \"{admin}\"\n[route.main]\n\
-         listen = \"{listen}\"\nbackend = \"{backend}\"\n",
-    );
+    let weir = weir_that_samples_all(&redis);
     let mut client = weir.client();
     let key = "long".repeat(50);
     client.expect_command(&["SET", &key, "v"], "+OK\r\n");

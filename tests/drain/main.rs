@@ -43,6 +43,15 @@ fn pipelines(address: SocketAddr, key: &str) -> (usize, usize) {
     }
 }
 
+/// Waits until a command of everybody has run.
+fn wait_until_served(redis: &RedisServer, keys: &[impl AsRef<str>]) {
+    wait_until("all are served", || {
+        let mut direct = redis.client();
+        let runs = |key: &str| direct.command(&["EXISTS", key]) == b":1\r\n";
+        keys.iter().map(AsRef::as_ref).all(runs)
+    });
+}
+
 #[test]
 fn not_one_reply_is_cut_under_load() {
     let redis = RedisServer::start();
@@ -56,11 +65,7 @@ fn not_one_reply_is_cut_under_load() {
             thread::spawn(move || pipelines(address, &key))
         })
         .collect();
-    wait_until("all are served", || {
-        let mut direct = redis.client();
-        keys.iter()
-            .all(|key| direct.command(&["EXISTS", key]) == b":1\r\n")
-    });
+    wait_until_served(&redis, &keys);
     assert!(weir.terminate().success());
     for (key, client) in keys.iter().zip(busy) {
         let (sent, replies) = client.join().expect("no error was read");
@@ -122,11 +127,7 @@ fn who_never_pauses_gets_every_reply_and_then_the_end() {
     let address = weir.address();
     let keys = ["n0", "n1"];
     let busy = keys.map(|key| thread::spawn(move || never_pauses(address, key)));
-    wait_until("all are served", || {
-        let mut direct = redis.client();
-        keys.iter()
-            .all(|key| direct.command(&["EXISTS", key]) == b":1\r\n")
-    });
+    wait_until_served(&redis, &keys);
     assert!(weir.terminate().success());
     for (key, client) in keys.iter().zip(busy) {
         let replies = client.join().expect("a whole stream of replies");

@@ -64,6 +64,26 @@ fn wait_for(weir: &WeirProcess, in_flight: f64, waiting: f64) {
     weir.wait_for_metric("weir_commands_waiting", &[], waiting);
 }
 
+/// Runs of reads and of increments, of a length that changes with each round, and every
+/// answer to them; of five commands `reads` are reads. `count` is what the counter stands at.
+fn pipeline(client: &mut RawClient, number: usize, round: usize, reads: usize, count: &mut usize) {
+    let counter = format!("n{number}");
+    let (mut pipeline, mut replies) = (Vec::new(), String::new());
+    for step in 0..24 {
+        if (step * (round % 7 + 1) + number) % 5 < reads {
+            let key = (step + round) % 10;
+            pipeline.extend(get(&format!("k{key}")));
+            replies += &format!("$2\r\nv{key}\r\n");
+        } else {
+            *count += 1;
+            pipeline.extend(encode(&["INCR", &counter]));
+            replies += &format!(":{count}\r\n");
+        }
+    }
+    client.send(pipeline);
+    client.expect(replies);
+}
+
 #[test]
 fn reads_at_a_replica_wait_in_its_line_or_are_refused() {
     let mut replicas = Replicas::start(2);
@@ -132,24 +152,9 @@ fn pipelines_that_change_between_nodes_stay_in_order() {
             .map(|number: usize| {
                 scope.spawn(move || {
                     let mut client = weir.client();
-                    let counter = format!("n{number}");
                     let mut count = 0;
                     for round in 0..150_usize {
-                        let (mut pipeline, mut replies) = (Vec::new(), String::new());
-                        for step in 0..24 {
-                            // Runs of reads and of writes, of every length.
-                            if (step * (round % 7 + 1) + number) % 5 < 3 {
-                                let key = (step + round) % 10;
-                                pipeline.extend(get(&format!("k{key}")));
-                                replies += &format!("$2\r\nv{key}\r\n");
-                            } else {
-                                count += 1;
-                                pipeline.extend(encode(&["INCR", &counter]));
-                                replies += &format!(":{count}\r\n");
-                            }
-                        }
-                        client.send(pipeline);
-                        client.expect(replies);
+                        pipeline(&mut client, number, round, 3, &mut count);
                     }
                 })
             })
@@ -267,24 +272,10 @@ fn come_and_go(policy: &str) {
             .map(|number: usize| {
                 scope.spawn(move || {
                     let mut client = weir.client();
-                    let counter = format!("n{number}");
                     let (mut count, mut round) = (0, 0);
                     while !is_over.load(Relaxed) {
                         round += 1;
-                        let (mut pipeline, mut replies) = (Vec::new(), String::new());
-                        for step in 0..24 {
-                            if (step * (round % 7 + 1) + number) % 5 < 4 {
-                                let key = (step + round) % 10;
-                                pipeline.extend(get(&format!("k{key}")));
-                                replies += &format!("$2\r\nv{key}\r\n");
-                            } else {
-                                count += 1;
-                                pipeline.extend(encode(&["INCR", &counter]));
-                                replies += &format!(":{count}\r\n");
-                            }
-                        }
-                        client.send(pipeline);
-                        client.expect(replies);
+                        pipeline(&mut client, number, round, 4, &mut count);
                     }
                 })
             })
